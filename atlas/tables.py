@@ -1,0 +1,319 @@
+"""The contract between measuring and storing: the Arrow schema of every shard file and of every atlas table.
+
+Shards are Parquet files written by atlas.measure (which knows no database) and read by atlas.ingest (which knows no
+torch). `SHARDS` is what a measuring step writes; `TABLES` is what the atlas file holds (tests compare it with
+sql/schema). Layers, neurons, positions, ranks and token ids count from 0. Activations are the values of the input of
+an MLP's down projection, in the model's own unit.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+I8, I16, I32, I64 = pa.int8(), pa.int16(), pa.int32(), pa.int64()
+F32, F64, TEXT, BOOL = pa.float32(), pa.float64(), pa.string(), pa.bool_()
+IDS = pa.list_(I32)
+
+HIST_BINS = 64  # inner bins; a histogram list has HIST_BINS + 2 counts, the outer two are under- and overflow
+UNIT_TYPE = "mlp_neuron"
+CONTEXTS_PER_DOCUMENT = 1 << 20  # context_id = document * this + index of the context within its document
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema(list(columns.items()))
+
+
+_NEURON = {"layer": I32, "neuron": I32}
+
+SHARDS: dict[str, pa.Schema] = {
+    # -- activations ------------------------------------------------------------------------------------------
+    # one row per neuron; s1..s4 = sums of a, a^2, a^3, a^4; abs_sum = sum |a|; n_active counts a > 0;
+    # n_fired_pos counts a > fire_pos, n_fired_neg counts a < fire_neg (per-neuron thresholds from calibration);
+    # hist: HIST_BINS + 2 counts over [hist_lo, hist_hi); calib_gate = sum r u act'(g), calib_up = sum r act(g)
+    # (wiring.md; ungated: calib_gate NULL, calib_up = sum r act'(z); post-norm: without r).
+    "neuron_stats": _schema(
+        **_NEURON,
+        n_tokens=I64,
+        s1=F64,
+        s2=F64,
+        s3=F64,
+        s4=F64,
+        abs_sum=F64,
+        n_active=I64,
+        n_fired_pos=I64,
+        n_fired_neg=I64,
+        fire_pos=F32,
+        fire_neg=F32,
+        min=F32,
+        max=F32,
+        hist_lo=F32,
+        hist_hi=F32,
+        hist=pa.list_(I64),
+        calib_gate=F64,
+        calib_up=F64,
+    ),
+    # stratum 0 = the strongest of that sign (rank 0 first); 1.. = a sample inside quantile strata, chosen by the
+    # smallest priority (a hash of neuron, document and position). window = activations of the positions
+    # window_start .. window_start + len - 1 of the context.
+    "exemplars": _schema(
+        **_NEURON,
+        polarity=I8,
+        stratum=I16,
+        rank=I16,
+        activation=F32,
+        context_id=I64,
+        position=I32,
+        window_start=I32,
+        window=pa.list_(F32),
+        priority=I64,
+    ),
+    # only contexts that an exemplar of this shard points into; offset = index of the first token in its document
+    "contexts": _schema(context_id=I64, document=I64, offset=I32, token_ids=IDS),
+    # firings beyond the neuron's threshold of that sign, by token at the position
+    "token_stats": _schema(**_NEURON, polarity=I8, token_id=I32, n=I64, sum=F64, max=F32, min=F32),
+    "token_counts": _schema(token_id=I32, n=I64),
+    # -- gradients (calibration documents) ---------------------------------------------------------------------
+    # L = summed negative log likelihood; g = dL/da per token; sums over tokens in float64
+    "gradient_stats": _schema(
+        **_NEURON, n_tokens=I64, s_a=F64, s_a2=F64, s_abs=F64, s_g2=F64, s_ag=F64, s_a2g2=F64, s_absag=F64, s_ag2=F64
+    ),
+    # -- weights ----------------------------------------------------------------------------------------------
+    "weight_stats": _schema(
+        name=TEXT,
+        layer=I32,
+        total_parameters=I64,
+        non_zero_parameters=I64,
+        sparsity=F64,
+        mean_magnitude=F64,
+        std_magnitude=F64,
+        min_magnitude=F64,
+        max_magnitude=F64,
+        l1_norm=F64,
+        l2_norm=F64,
+    ),
+    "neuron_weights": _schema(**_NEURON, weight_magnitude=F64, gate_norm=F64, up_norm=F64, output_norm=F64),
+    "vocab": _schema(token_id=I32, token=TEXT),
+    "logit_lens": _schema(**_NEURON, polarity=I8, rank=I16, token_id=I32, value=F32),
+    # direction 'downstream' (other = target) or 'upstream' (other = source); polarity +1 excitatory, -1 inhibitory
+    "wiring": _schema(
+        **_NEURON,
+        direction=TEXT,
+        polarity=I8,
+        rank=I16,
+        other_layer=I32,
+        other_neuron=I32,
+        c_up=F32,
+        c_gate=F32,
+        lab_strength=F32,
+        effective_strength=F32,
+        polarity_source=TEXT,
+    ),
+    # -- RelP attribution graphs (relp.md) ----------------------------------------------------------------------
+    "graphs": _schema(
+        graph_id=I64,
+        document=I64,
+        prompt=TEXT,
+        token_ids=IDS,
+        metric=TEXT,
+        metric_value=F64,
+        targets=IDS,
+        target_position=I32,
+        tau=F64,
+        n_nodes=I32,
+        n_edges=I32,
+        nodes_dropped=I32,
+        relevance_dropped=F64,
+        explained=F64,
+        remainder=F64,
+        completeness_residual=F64,
+        edge_method=TEXT,
+        dtype=TEXT,
+    ),
+    # activation h, gradient dm/dh, relevance h * dm/dh, direct D(s->m), explained = share of the relevance of this
+    # node that comes from selected sources and embeddings listed in the graph
+    "graph_nodes": _schema(
+        graph_id=I64, **_NEURON, position=I32, activation=F32, gradient=F64, relevance=F64, direct=F64, explained=F64
+    ),
+    # weight = flow F(s->t) = h_s J(s->t) g_t, signed
+    "graph_edges": _schema(
+        graph_id=I64,
+        src_layer=I32,
+        src_neuron=I32,
+        src_position=I32,
+        tgt_layer=I32,
+        tgt_neuron=I32,
+        tgt_position=I32,
+        weight=F64,
+    ),
+    # kind 'embedding' (token -> neuron) or 'logit' (neuron -> token); weight in units of the metric
+    "graph_token_edges": _schema(
+        graph_id=I64, kind=TEXT, token_id=I32, token_position=I32, **_NEURON, position=I32, weight=F64
+    ),
+}
+
+_EDGE_SUMS = {
+    "count": I32,
+    "n_graphs": I32,
+    "weight_sum": F32,
+    "weight_abs_sum": F32,
+    "weight_sq_sum": F32,
+    "weight_min": F32,
+    "weight_max": F32,
+}
+
+TABLES: dict[str, pa.Schema] = {
+    "neurons": _schema(
+        **_NEURON,
+        feature_id=I64,
+        unit_type=TEXT,
+        label=TEXT,
+        description=TEXT,
+        input_label=TEXT,
+        output_label=TEXT,
+        max_activation=F32,
+        num_exemplars=I32,
+        appearance_count=I32,
+        output_norm=F32,
+        cluster_path=TEXT,
+        top_cluster=I32,
+        sub_module=I32,
+        subsub_module=I32,
+        hierarchy_depth=I32,
+        infomap_flow=F64,
+    ),
+    "edges": _schema(
+        src=I32,
+        tgt=I32,
+        src_layer=pa.uint8(),
+        src_neuron=pa.uint16(),
+        **_EDGE_SUMS,
+        tgt_layer=pa.uint8(),
+        tgt_neuron=pa.uint16(),
+        mean_weight=F64,
+        mean_abs_weight=F64,
+    ),
+    "edges_in": _schema(tgt=I32, src=I32),
+    "edges_top": _schema(rank=I32, src=I32, tgt=I32, weight_abs_sum=F32),
+    "clusters": _schema(
+        cluster_path=TEXT,
+        level=I32,
+        top_cluster=I32,
+        sub_module=I32,
+        subsub_module=I32,
+        size=I32,
+        layer_min=I32,
+        layer_max=I32,
+        median_layer=F64,
+        flow=F64,
+        label=TEXT,
+        internal_weight=F64,
+        outgoing_weight=F64,
+        incoming_weight=F64,
+    ),
+    "metadata": _schema(key=TEXT, value=TEXT),
+    "vocab": _schema(token_id=I32, token=TEXT, count=I64),
+    "contexts": _schema(context_id=I64, corpus=TEXT, document=I64, offset=I32, token_ids=IDS),
+    "exemplars": _schema(
+        **_NEURON,
+        polarity=I8,
+        stratum=I16,
+        rank=I16,
+        activation=F32,
+        context_id=I64,
+        position=I32,
+        window_start=I32,
+        window=pa.list_(F32),
+    ),
+    "token_stats": SHARDS["token_stats"],
+    "neuron_stats": _schema(
+        **_NEURON,
+        n_tokens=I64,
+        s1=F64,
+        s2=F64,
+        s3=F64,
+        s4=F64,
+        abs_sum=F64,
+        n_active=I64,
+        n_fired_pos=I64,
+        n_fired_neg=I64,
+        fire_pos=F32,
+        fire_neg=F32,
+        min=F32,
+        max=F32,
+        hist_lo=F32,
+        hist_hi=F32,
+        hist=pa.list_(I64),
+        quantiles=pa.list_(F32),
+        calib_gate=F64,
+        calib_up=F64,
+        grad_tokens=I64,
+        grad_s_a=F64,
+        grad_s_a2=F64,
+        grad_s_abs=F64,
+        grad_s_g2=F64,
+        grad_s_ag=F64,
+        grad_s_a2g2=F64,
+        grad_s_absag=F64,
+        grad_s_ag2=F64,
+    ),
+    "wiring": SHARDS["wiring"],
+    "token_edges": _schema(kind=TEXT, token_id=I32, **_NEURON, **_EDGE_SUMS),
+    "logit_lens": SHARDS["logit_lens"],
+    "labels": _schema(
+        **_NEURON,
+        **{"pass": TEXT},
+        polarity=I8,
+        label=TEXT,
+        short_label=TEXT,
+        description=TEXT,
+        type=TEXT,
+        interpretability=TEXT,
+        confidence=TEXT,
+        status=TEXT,
+        source=TEXT,
+        model=TEXT,
+        prompt_version=TEXT,
+        prompt_hash=TEXT,
+        run=TEXT,
+        score=F64,
+        created=TEXT,
+    ),
+    "graphs": _schema(
+        **{field.name: field.type for field in SHARDS["graphs"]}, source_file=TEXT, source_hash=TEXT
+    ),
+    "neuron_graphs": _schema(**_NEURON, graph_id=I64, positions=I32, relevance=F64),
+    "cooccurrence": _schema(
+        **_NEURON, rank=I16, other_layer=I32, other_neuron=I32, n_graphs=I32, lift=F64
+    ),
+    "partitions": _schema(
+        method=TEXT, parameters=TEXT, seed=I64, **_NEURON, cluster_path=TEXT, flow=F64
+    ),
+    "weight_stats": SHARDS["weight_stats"],
+    "pruning": _schema(
+        **_NEURON,
+        weight_magnitude=F64,
+        weight_rank=I32,
+        gate_norm=F64,
+        up_norm=F64,
+        output_norm=F64,
+        activation_magnitude=F64,
+        activation_variance=F64,
+        importance=F64,
+        pruning_score=F64,
+        score_method=TEXT,
+        eval_id=TEXT,
+    ),
+    "ingests": _schema(
+        step=TEXT,
+        key=TEXT,
+        source_file=TEXT,
+        size_bytes=I64,
+        sha256=TEXT,
+        rows_in=I64,
+        rows_out=I64,
+        rows_rejected=I64,
+        reason=TEXT,
+        started=pa.timestamp("us", tz="UTC"),
+        finished=pa.timestamp("us", tz="UTC"),
+    ),
+}
