@@ -313,7 +313,7 @@ TABLES: dict[str, pa.Schema] = {
         rows_out=I64,
         rows_rejected=I64,
         reason=TEXT,
-        started=pa.timestamp("us", tz="UTC"),
-        finished=pa.timestamp("us", tz="UTC"),
+        started=pa.timestamp("us"),
+        finished=pa.timestamp("us"),
     ),
 }

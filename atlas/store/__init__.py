@@ -1,0 +1,1 @@
+"""The only code that opens DuckDB: connections, schema, writing, ledger, checks."""

@@ -1,0 +1,34 @@
+"""sql/checks -> faults: a check is a query that returns the bad rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import duckdb
+
+from atlas.store.sqlfiles import header, sql_files
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One check: its name, what it asserts, and the bad rows (at most `shown` of them are kept)."""
+
+    name: str
+    meaning: str
+    bad_rows: int
+    sample: list[tuple[object, ...]]
+
+    @property
+    def healthy(self) -> bool:
+        """No bad row."""
+        return self.bad_rows == 0
+
+
+def run_checks(con: duckdb.DuckDBPyConnection, *, shown: int = 3) -> list[CheckResult]:
+    """Run every check on an open atlas, in order of name."""
+    return [_run(con, path.stem, path.read_text(encoding="utf-8"), shown) for path in sql_files("checks")]
+
+
+def _run(con: duckdb.DuckDBPyConnection, name: str, text: str, shown: int) -> CheckResult:
+    rows = con.execute(text).fetchall()
+    return CheckResult(name, " ".join(header(text)), len(rows), rows[:shown])

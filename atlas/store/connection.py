@@ -1,0 +1,89 @@
+"""A path -> a DuckDB connection: read-only by default, storage version pinned, errors in one line.
+
+The file is always attached to an in-memory database as `atlas`: a reader can then shadow the stored macros with newer
+ones without ever opening the file for writing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from atlas.errors import InputError, ResourceError, StoreError
+from atlas.store.sqlfiles import sql_files
+
+# DuckDB 1.4 and 1.5 shells and the browser build cannot open the 2.0 format; this one opens in all of them.
+STORAGE_VERSION = "v1.4.0"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a connection may use; None leaves DuckDB's own default."""
+
+    memory: str | None = None  # for example "4GiB"
+    threads: int | None = None
+    temp_folder: Path | None = None
+
+
+def open_reader(path: str | Path, *, limits: Limits | None = None) -> duckdb.DuckDBPyConnection:
+    """Open an atlas read-only with this version's macros on top of the stored ones."""
+    file = existing(path)
+    con = _memory(limits)
+    _attach(con, file, "READ_ONLY")
+    con.execute("SET search_path = 'memory.main,atlas.main'")
+    for query in sql_files("queries"):
+        con.execute(query.read_text(encoding="utf-8"))
+    return con
+
+
+def open_writer(path: str | Path, *, limits: Limits | None = None) -> duckdb.DuckDBPyConnection:
+    """Open (or create) a file for writing; `USE atlas` is in effect. One writer at a time, and no readers."""
+    con = _memory(limits)
+    _attach(con, Path(path), f"STORAGE_VERSION '{STORAGE_VERSION}'")
+    con.execute("USE atlas")
+    return con
+
+
+def existing(path: str | Path) -> Path:
+    """The path, if an atlas could be there."""
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f'no atlas at {file}; build one with "atlas build RECIPE.toml" or give another --atlas FILE')
+    return file
+
+
+def explain_failure(error: duckdb.Error, what: str) -> StoreError | ResourceError:
+    """DuckDB's error -> ours, with the next step."""
+    text = str(error).splitlines()[0]
+    if "No space left" in str(error) or "could not be written" in str(error).lower():
+        return ResourceError(f"disk full while writing {what}: {text}; free space and run the same command again")
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return ResourceError(f"{what}: {text}; raise --memory or free memory, then run the same command again")
+    if "lock" in text.lower():
+        return StoreError(f"{what} is in use by another process (one writer or many readers): {text}; close it first")
+    return StoreError(f"{what}: {text}; if the file came from elsewhere copy it again, else rerun its build")
+
+
+def _memory(limits: Limits | None) -> duckdb.DuckDBPyConnection:
+    con = duckdb.connect(":memory:")
+    con.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false")
+    if limits is None:
+        return con
+    if limits.memory:
+        con.execute("SET memory_limit = $1", [limits.memory])
+    if limits.threads:
+        con.execute(f"SET threads = {int(limits.threads)}")
+    if limits.temp_folder:
+        con.execute("SET temp_directory = $1", [str(limits.temp_folder)])
+    return con
+
+
+def _attach(con: duckdb.DuckDBPyConnection, file: Path, mode: str) -> None:
+    quoted = str(file).replace("'", "''")
+    try:
+        con.execute(f"ATTACH '{quoted}' AS atlas ({mode})")
+    except duckdb.Error as error:
+        con.close()
+        raise explain_failure(error, str(file)) from error
