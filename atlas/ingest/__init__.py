@@ -1,0 +1,1 @@
+"""Shards and foreign files -> tables of the atlas; no torch here."""

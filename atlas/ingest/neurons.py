@@ -1,0 +1,37 @@
+"""Measured and derived tables -> pruning, neurons, clusters: the public face of the atlas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+
+from atlas.ingest.views import close_shards, open_shards
+from atlas.store.sqlfiles import sql_text
+from atlas.store.write import replace_from_query
+
+
+def score_pruning(con: duckdb.DuckDBPyConnection, *, weights: Path, eval_id: str) -> int:
+    """Weights, activation and gradient sums -> pruning; the best method that the measurements allow."""
+    open_shards(con, weights, "neuron_weights")
+    bound = {"method": _best_method(con), "eval_id": eval_id}
+    rows = replace_from_query(con, "pruning", sql_text("ingest", "pruning"), bound)
+    close_shards(con, "neuron_weights")
+    return rows
+
+
+def assemble_neurons(con: duckdb.DuckDBPyConnection) -> int:
+    """Everything known of each neuron -> neurons, one row per neuron of the model."""
+    return replace_from_query(con, "neurons", sql_text("ingest", "neurons"))
+
+
+def assemble_clusters(con: duckdb.DuckDBPyConnection) -> int:
+    """The primary clustering -> clusters, one row per real module of every level."""
+    return replace_from_query(con, "clusters", sql_text("ingest", "clusters"))
+
+
+def _best_method(con: duckdb.DuckDBPyConnection) -> str:
+    rows, with_gradients = con.execute("SELECT count(*), count(grad_tokens) FROM neuron_stats").fetchall()[0]
+    if rows and with_gradients == rows:
+        return "fisher"
+    return "wifv" if rows else "weights"
