@@ -1,0 +1,105 @@
+"""What steps share: the recipe, the build folder, keys, and model and corpus loaded once, when first needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from atlas.build.recipe import Recipe
+from atlas.neuron import ModelSpec
+from atlas.progress import Progress
+from atlas.shards import Shard, new_shard, read_marker
+
+if TYPE_CHECKING:
+    from atlas.measure.corpus import Corpus
+    from atlas.models.adapter import Adapter
+
+LONGEST_DEFAULT_CONTEXT = 512
+HELDOUT_SHARE = 10  # one document in ten, by content hash, is never used for scores: pruning is judged on it
+
+
+@dataclass
+class Context:
+    """The state of one build."""
+
+    recipe: Recipe
+    folder: Path
+    progress: Progress
+    workers: int
+    device: str = "auto"
+    keys: dict[str, str] = field(default_factory=dict)
+    connection: duckdb.DuckDBPyConnection | None = None
+
+    @property
+    def con(self) -> duckdb.DuckDBPyConnection:
+        """The unfinished atlas, open for writing (table steps only)."""
+        if self.connection is None:
+            raise RuntimeError("a measuring step asked for the database")
+        return self.connection
+
+    @cached_property
+    def adapter(self) -> Adapter:
+        """The model, loaded once."""
+        from atlas.models.adapter import load_model
+
+        self.progress.note(f"loading {self.recipe.model}")
+        return load_model(self.model_source, dtype=self.recipe.dtype, device=self.device)
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The corpus of the recipe (its first `activations.documents` documents)."""
+        from atlas.measure.corpus import read_corpus
+
+        return read_corpus(self.recipe.path(self.recipe.corpus), limit=self.recipe.activations.documents)
+
+    @cached_property
+    def calibration_corpus(self) -> Corpus:
+        """The first `gradients.documents` documents outside the held-out tenth."""
+        kept = [text for text in self.corpus.documents if not is_heldout(text)]
+        return replace(self.corpus, documents=kept[: self.recipe.gradients.documents])
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """Sizes of the model, from the `model` step's marker: no torch needed once it was measured."""
+        return ModelSpec(**read_marker(self.root("model") / Shard("").name)["facts"])
+
+    @property
+    def model_source(self) -> str | Path:
+        """A folder, relative to the recipe, when there is one; else a hub name."""
+        folder = self.recipe.path(self.recipe.model)
+        return folder if folder.exists() or self.recipe.model.startswith((".", "/")) else self.recipe.model
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a context."""
+        return self.recipe.activations.context_length or min(self.spec.context, LONGEST_DEFAULT_CONTEXT)
+
+    def root(self, step: str) -> Path:
+        """Folder of a measuring step's shards: the key is in its name, so parameters never mix."""
+        return self.folder / f"{step}-{self.keys[step][:12]}"
+
+    def shards(self, step: str, of: int = 1) -> Sequence[Shard]:
+        """The shards of a measuring step."""
+        return [Shard(self.keys[step], index, of) for index in range(of)]
+
+    def measure_model(self, root: Path, shard: Shard) -> None:
+        """Write the model's sizes as a shard without tables."""
+        with new_shard(root, shard) as draft:
+            draft.facts.update(asdict(self.adapter.spec))
+
+
+def is_heldout(text: str) -> bool:
+    """Whether a document belongs to the held-out tenth, by its content."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % HELDOUT_SHARE == 0
+
+
+def key_of(*parts: Any) -> str:
+    """Hash of JSON-able parts: the key of a step."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]

@@ -1,0 +1,258 @@
+"""Steps -> a finished atlas, on this machine: only what is missing or changed, and never half of anything.
+
+Shards live in `<atlas>.build/`, complete or absent. The tables are written to `<atlas>.build/atlas.duckdb`, one
+transaction a step with its key in the ledger; when every step is in, the file is checked and renamed over the old
+atlas. A kill at any instant leaves the old atlas (or none) and a folder from which the next run goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from atlas import __version__
+from atlas.build.context import Context
+from atlas.build.preflight import check_resources, input_hashes
+from atlas.build.recipe import Recipe
+from atlas.build.steps import Step, step_keys, wanted_steps
+from atlas.errors import AtlasError, StoreError
+from atlas.progress import Progress, Quiet
+from atlas.shards import is_done
+from atlas.store.checks import run_checks
+from atlas.store.connection import Limits, explain_failure, open_reader, open_writer
+from atlas.store.content import content_hash
+from atlas.store.ledger import Ingested, now, record, set_metadata
+from atlas.store.ledger import step_keys as ledger_keys
+from atlas.store.schema import apply_schema, newest_version, schema_version, store_macros
+from atlas.store.write import transaction
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How a build runs; nothing here changes what it produces."""
+
+    workers: int = 0  # 0 = all cores
+    memory: str = "4GiB"  # DuckDB's limit for the table steps
+    device: str = "auto"
+    command: str | None = None  # noted in metadata for the registry of artifacts
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build did."""
+
+    atlas: Path
+    steps_run: tuple[str, ...]
+    content_hash: str | None  # None when nothing was to be done
+
+
+def build(recipe: Recipe, *, options: BuildOptions | None = None, progress: Progress | None = None) -> BuildReport:
+    """Make the recipe's atlas, or find that it is already there.
+
+    Raises AtlasError (bad input, damaged shards, full disk, failed checks); an existing atlas is then untouched.
+    """
+    options, progress = options or BuildOptions(), progress or Quiet()
+    folder = recipe.build_folder
+    inputs = input_hashes(recipe, cache=folder / "inputs.json")
+    keys = step_keys(recipe, inputs)
+    if _finished_keys(recipe.atlas_path) == _table_keys(keys) and not _working(folder).exists():
+        progress.note(f"{recipe.atlas_path.name} is up to date")
+        return BuildReport(recipe.atlas_path, (), None)
+    check_resources(recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    workers = options.workers or os.cpu_count() or 1
+    context = Context(recipe, folder, progress, workers, options.device, keys)
+    try:
+        with _only_builder(folder):
+            return _build(context, options)
+    except duckdb.Error as error:
+        raise explain_failure(error, str(_working(folder))) from error
+    except OSError as error:
+        raise StoreError(f"{error.strerror or error}: {error.filename or folder}; mend that and run again") from error
+
+
+def _build(context: Context, options: BuildOptions) -> BuildReport:
+    done: list[str] = []
+    _start_file(context)
+    stale = _stale_tables(context)
+    for step in _measures_needed(context, stale):
+        if _measure(context, step):
+            done.append(step.name)
+    limits = Limits(memory=options.memory, threads=context.workers, temp_folder=context.folder / "tmp")
+    with _writing(context, limits):
+        for step in stale:
+            _fill(context, step)
+            done.append(step.name)
+        _describe(context, options)
+    value = _verified_hash(_working(context.folder))
+    _publish(context)
+    return BuildReport(context.recipe.atlas_path, tuple(done), value)
+
+
+def _table_keys(keys: dict[str, str]) -> dict[str, str]:
+    return {name: key for name, key in keys.items() if name.startswith("table:")}
+
+
+def _working(folder: Path) -> Path:
+    return folder / "atlas.duckdb"
+
+
+def _finished_keys(path: Path) -> dict[str, str]:
+    """Step keys in the ledger of a finished (or unfinished) atlas; {} when it cannot be used as a start."""
+    if not path.is_file():
+        return {}
+    with suppress(AtlasError):  # not ours, damaged or of another version: it will be replaced as a whole
+        con = open_writer(path) if path.name == "atlas.duckdb" else open_reader(path)
+        try:
+            return ledger_keys(con) if schema_version(con) == newest_version() else {}
+        finally:
+            con.close()
+    return {}
+
+
+def _start_file(context: Context) -> None:
+    """Have a file to write into: the one a killed run left, else a copy of the finished atlas, else a new one."""
+    file = _working(context.folder)
+    if file.exists() and _same_model(context, _finished_keys(file)):
+        return
+    _remove_database(file)
+    if _same_model(context, _finished_keys(context.recipe.atlas_path)):
+        part = file.with_suffix(".copy")
+        shutil.copyfile(context.recipe.atlas_path, part)
+        part.rename(file)
+
+
+def _same_model(context: Context, found: dict[str, str]) -> bool:
+    return found.get("table:model") == context.keys["table:model"]
+
+
+def _stale_tables(context: Context) -> list[Step]:
+    found = _finished_keys(_working(context.folder))
+    return [s for s in wanted_steps(context.recipe) if s.kind == "table" and found.get(s.name) != context.keys[s.name]]
+
+
+def _measures_needed(context: Context, stale: list[Step]) -> list[Step]:
+    """Measuring steps whose shards a stale table step (or another such step) reads and that are not complete."""
+    steps = wanted_steps(context.recipe)
+    needed = {name for step in stale for name in step.needs} | ({"model"} if stale else set())
+    for step in reversed(steps):
+        if step.kind == "measure" and step.name in needed and _missing(context, step):
+            needed |= set(step.needs)
+    return [step for step in steps if step.kind == "measure" and step.name in needed]
+
+
+def _missing(context: Context, step: Step) -> bool:
+    return not all(is_done(context.root(step.name), s) for s in context.shards(step.name, step.shards(context.recipe)))
+
+
+def _measure(context: Context, step: Step) -> bool:
+    root, ran = context.root(step.name), False
+    for shard in context.shards(step.name, step.shards(context.recipe)):
+        if not is_done(root, shard):
+            step.run(context, root, shard)
+            ran = True
+    return ran
+
+
+def _fill(context: Context, step: Step) -> None:
+    """Run a table step and write its ledger row, in one transaction."""
+    started = now()
+    with context.progress.task(step.title, 1, "table step") as task, transaction(context.con):
+        rows = step.run(context) or 0
+        record(context.con, Ingested(step.name, context.keys[step.name], rows_out=rows), started=started)
+        task.advance()
+
+
+@contextmanager
+def _writing(context: Context, limits: Limits) -> Iterator[None]:
+    context.connection = open_writer(_working(context.folder), limits=limits)
+    try:
+        apply_schema(context.con, d_mlp=context.spec.d_mlp)
+        yield
+        context.con.execute("CHECKPOINT atlas")
+    finally:
+        context.con.close()
+        context.connection = None
+        shutil.rmtree(context.folder / "tmp", ignore_errors=True)
+
+
+def _describe(context: Context, options: BuildOptions) -> None:
+    unwanted = set(ledger_keys(context.con)) - set(context.keys)
+    with transaction(context.con):
+        for name in unwanted:
+            context.con.execute("DELETE FROM ingests WHERE step = $1", [name])
+        counts = {
+            f"count_{table}": context.con.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]
+            for table in ("neurons", "edges", "clusters", "labels", "graphs")
+        }
+        labelled = context.con.execute("SELECT count(label) FROM neurons").fetchall()[0][0]
+        facts = {**counts, "count_neurons_labelled": labelled, "code_version": __version__}
+        machine = {"created": now().isoformat(timespec="seconds"), "build_command": options.command}
+        set_metadata(context.con, {**facts, **machine})
+    store_macros(context.con)
+
+
+def _verified_hash(file: Path) -> str:
+    """Re-read the finished file as a user would, run every check, and hash its content."""
+    con = open_reader(file)
+    try:
+        faults = [result for result in run_checks(con) if not result.healthy]
+        if faults:
+            worst = "; ".join(f"{f.name}: {f.bad_rows} bad rows, first {f.sample[0]}" for f in faults)
+            raise StoreError(
+                f"the new atlas fails its checks ({worst}); the old one is untouched; "
+                f"delete {file.parent} and rerun, and report it if it comes back"
+            )
+        return content_hash(con)
+    finally:
+        con.close()
+
+
+def _publish(context: Context) -> None:
+    file, final = _working(context.folder), context.recipe.atlas_path
+    if file.with_name(file.name + ".wal").exists():
+        raise StoreError(f"{file} still has a write-ahead log; another process opened it; close it and rerun")
+    handle = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    file.replace(final)
+    _drop_superseded(context)
+
+
+def _drop_superseded(context: Context) -> None:
+    """Remove shards of older parameters: they cannot be reached again but by their key."""
+    kept = {context.root(step.name).name for step in wanted_steps(context.recipe) if step.kind == "measure"}
+    for path in context.folder.iterdir():
+        if path.is_dir() and path.name not in kept:
+            shutil.rmtree(path)
+
+
+def _remove_database(file: Path) -> None:
+    for path in (file, file.with_name(file.name + ".wal"), file.with_suffix(".copy")):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _only_builder(folder: Path) -> Iterator[None]:
+    """Exclude a second build of the same atlas (the lock goes with the process, also when it is killed)."""
+    with (folder / "lock").open("a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            handle.seek(0)
+            owner = handle.read().strip() or "unknown"
+            raise StoreError(f"{folder} is being built by process {owner}; wait for it or stop it first") from error
+        handle.truncate(0)
+        handle.write(json.dumps(os.getpid()))
+        handle.flush()
+        yield

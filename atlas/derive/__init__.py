@@ -1,0 +1,1 @@
+"""Tables -> more tables: modules, labels."""

@@ -1,0 +1,76 @@
+"""Directed weighted edges -> multi-level modules (Infomap), as rows of `partitions`.
+
+The map equation (Rosvall, Bergstrom 2008; multi-level: 2011) groups neurons among which a random walker on the
+edges stays long. Same seed, same edges: same modules, whatever the threads.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from atlas.derive.clustering.graph import EdgeArrays, edge_arrays
+from atlas.errors import StoreError
+from atlas.store.write import replace_from_arrow
+from atlas.tables import TABLES
+
+
+@dataclass(frozen=True)
+class InfomapOptions:
+    """Parameters of the primary clustering."""
+
+    min_count: int = 3  # edges seen less often are left out
+    seed: int = 42
+    trials: int = 1
+
+
+def cluster(con: duckdb.DuckDBPyConnection, *, options: InfomapOptions, d_mlp: int) -> int:
+    """Cluster the edges of the atlas; rows of method 'infomap' in partitions are replaced."""
+    edges = edge_arrays(con, min_count=options.min_count)
+    if len(edges) == 0:
+        raise StoreError(
+            f"no edge has a count of at least {options.min_count}: nothing to cluster; "
+            "lower cluster.min_count or measure more graphs (relp.graphs)"
+        )
+    return replace_from_arrow(con, "partitions", _partition_table(modules(edges, options=options), options, d_mlp))
+
+
+def modules(edges: EdgeArrays, *, options: InfomapOptions) -> list[tuple[int, str, float]]:
+    """(packed id, module path, flow) of every neuron with an edge, by id.
+
+    The path holds real modules only, from the top: Infomap's last step, the leaf's own rank in its module, is dropped.
+    A network that Infomap leaves whole has the one module "1".
+    """
+    from infomap import Infomap
+
+    ids, compact = np.unique(np.concatenate([edges.src, edges.tgt]), return_inverse=True)
+    links = np.column_stack([compact[: len(edges)], compact[len(edges) :], edges.weight])
+    tree = Infomap(directed=True, seed=options.seed, num_trials=options.trials, silent=True)
+    tree.add_links(links)
+    result = tree.run()
+    found = [(int(ids[node.node_id]), _module_path(node.path), float(node.flow)) for node in result.nodes()]
+    return sorted(found)
+
+
+def _module_path(path: tuple[int, ...]) -> str:
+    return ".".join(str(step) for step in path[:-1]) or "1"
+
+
+def _partition_table(found: list[tuple[int, str, float]], options: InfomapOptions, d_mlp: int) -> pa.Table:
+    ids = np.array([row[0] for row in found], dtype=np.int64)
+    parameters = json.dumps({**asdict(options), "weight": "mean_abs_weight^2", "directed": True}, sort_keys=True)
+    return pa.table(
+        {
+            "method": ["infomap"] * len(found),
+            "parameters": [parameters] * len(found),
+            "seed": [options.seed] * len(found),
+            "layer": ids // d_mlp,
+            "neuron": ids % d_mlp,
+            "cluster_path": [row[1] for row in found],
+            "flow": [row[2] for row in found],
+        }
+    ).cast(TABLES["partitions"])
