@@ -18,7 +18,8 @@ _METASPACE = "▁"
 def token_texts(tokenizer: Any, vocab: int) -> list[str]:
     r"""Text of every token id 0 .. vocab - 1, in order.
 
-    A leading space is kept where the token has one; bytes that are no UTF-8 on their own and control characters are written as "\xe2";
+    A leading space is kept where the token has one; bytes that are no UTF-8 on their own and control characters are
+    written as "\xe2";
     special tokens appear by name; ids without a piece (padding of the embedding, or no tokenizer) as "<token 511>".
     """
     if tokenizer is None:
