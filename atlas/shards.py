@@ -64,6 +64,8 @@ class ShardDraft:
 def new_shard(root: Path, shard: Shard) -> Iterator[ShardDraft]:
     """Write a shard under a temporary name; rename it when the block ends without an error."""
     root.mkdir(parents=True, exist_ok=True)
+    for left in root.glob(f".{shard.name}.*.tmp"):  # a killed worker's
+        shutil.rmtree(left)
     draft = ShardDraft(root / f".{shard.name}.{uuid.uuid4().hex[:8]}.tmp")
     draft.folder.mkdir()
     try:

@@ -1,0 +1,8 @@
+"""Build the demo atlas: data/recipes/demo.toml -> data/demo.duckdb."""
+
+from pathlib import Path
+
+from atlas.cli.build import build
+
+if __name__ == "__main__":
+    build([str(Path(__file__).parents[1] / "data" / "recipes" / "demo.toml")])
