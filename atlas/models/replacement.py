@@ -66,12 +66,12 @@ class Replacement:
     def __init__(self, adapter: Adapter) -> None:
         self._adapter = adapter
 
-    def run(self, token_ids: list[int], rules: Rules = Rules()) -> Trace:  # noqa: B008  (a frozen value)
+    def run(self, token_ids: list[int], rules: Rules = Rules()) -> Trace:
         """Run one prompt; safe in several threads at once.
 
         Raises InputError for an empty prompt and for one longer than the model's context.
         """
-        self._check(token_ids)
+        self.check(token_ids)
         ids = torch.tensor([token_ids], device=self._adapter.device)
         embedding = self._adapter.embedding(ids).detach().requires_grad_(torch.is_grad_enabled())
         records = [BlockTrace() for _ in self._adapter.blocks]
@@ -84,7 +84,8 @@ class Replacement:
             _RUN.reset(token)
         return trace
 
-    def _check(self, token_ids: list[int]) -> None:
+    def check(self, token_ids: list[int]) -> None:
+        """Raise InputError for a prompt that the model cannot read."""
         spec = self._adapter.spec
         if not token_ids:
             raise InputError("an empty prompt has no graph; give at least one token")
@@ -169,8 +170,9 @@ def _mlp_forward(block: Block) -> Callable[[Tensor], Tensor]:
             record.gate = gate[0].detach()
             active = gate * activation_ratio(block.act, gate.detach())
             hidden = _half(active, up) if trace.rules.half else active * up
-        record.hidden = hidden.detach().requires_grad_(torch.is_grad_enabled()) if trace.rules.leaves else hidden
-        output: Tensor = block.down(record.hidden)
+        hidden = hidden.detach().requires_grad_(torch.is_grad_enabled()) if trace.rules.leaves else hidden
+        record.hidden = hidden[0]
+        output: Tensor = block.down(record.hidden[None])
         return output
 
     return forward
@@ -197,7 +199,7 @@ def _recorded_attention(adapter: Adapter) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def _attention(  # noqa: PLR0913, PLR0917  (the signature that transformers calls)
+def _attention(  # noqa: PLR0917  (the signature that transformers calls)
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -206,7 +208,7 @@ def _attention(  # noqa: PLR0913, PLR0917  (the signature that transformers call
     scaling: float,
     **_: object,
 ) -> tuple[Tensor, Tensor]:
-    """o = P V on [1, heads, T, head size]; the pattern P [H, T, T] is recorded and, by the rules, constant."""
+    """Compute P V on [1, heads, T, head size]; the pattern P [H, T, T] is recorded and, by the rules, constant."""
     trace = _RUN.get()
     groups = query.shape[1] // key.shape[1]
     scores = query @ key.repeat_interleave(groups, dim=1).transpose(2, 3) * scaling + attention_mask

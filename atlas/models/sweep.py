@@ -142,7 +142,7 @@ def through_attention(block: BlockMaps, record: BlockTrace, cotangent: Tensor) -
 
 
 def metric_biases(maps: Maps, tokens: Tensor, signs: Tensor) -> float:
-    """What the biases after the last block add to the metric: final norm and unembedding."""
+    """Sum what the biases after the last block add to the metric: final norm and unembedding."""
     rows = maps.unembedding.weight[tokens] * signs[:, None]
     found = _share(maps.final_norm.bias, rows)
     return found if maps.unembedding.bias is None else found + float(maps.unembedding.bias[tokens] @ signs)
@@ -177,8 +177,7 @@ def _at(values: Tensor, places: Places, like: Tensor) -> Tensor:
 
 def _by_position(places: Places) -> Iterator[tuple[int, Tensor]]:
     positions, counts = torch.unique_consecutive(places.position, return_counts=True)
-    for position, neuron in zip(positions.tolist(), places.neuron.split(counts.tolist()), strict=True):
-        yield position, neuron
+    yield from zip(positions.tolist(), torch.split(places.neuron, counts.tolist()), strict=True)
 
 
 def _share(of: Tensor | None, cotangent: Tensor) -> float:

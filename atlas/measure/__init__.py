@@ -1,0 +1,1 @@
+"""Models and text -> shards: the measuring floor; it knows torch and no database."""

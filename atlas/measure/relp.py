@@ -1,0 +1,218 @@
+"""Prompts -> shards of RelP attribution graphs: graphs, nodes, edges, and edges from and to tokens.
+
+One graph is made by one thread on one core (models/attribution.py), so the rows are the same for any number of
+workers. Rows are written graph by graph in the order of the prompts, 32 graphs to a row group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from atlas.models.adapter import Adapter
+from atlas.models.attribution import Engine, Graph, Nodes, NotFiniteError, RelpOptions, Targets
+from atlas.models.replacement import replacement
+from atlas.progress import Progress, Quiet
+from atlas.shards import Shard, ShardDraft, new_shard
+from atlas.tables import SHARDS
+
+__all__ = ["METHOD", "Graph", "NotFiniteError", "RelpOptions", "Targets", "attribute", "measure"]
+
+METHOD = "relp_direct"
+_TABLES = ("graphs", "graph_nodes", "graph_edges", "graph_token_edges")
+_FLUSH = 32  # graphs per row group: about 50 MB of edges at 400 nodes
+
+_Prompt = tuple[int, str, list[int]]  # document id, text, token ids
+_DEFAULT = RelpOptions()
+
+
+def attribute(
+    adapter: Adapter, token_ids: list[int], *, options: RelpOptions = _DEFAULT, targets: Targets | None = None
+) -> Graph:
+    """Make one graph; `targets` replaces the metric of the options.
+
+    Raises InputError for an empty or too long prompt and NotFiniteError where activations are not numbers.
+    """
+    with replacement(adapter) as model:
+        return Engine(adapter, model, options).graph(token_ids, targets)
+
+
+def measure(
+    adapter: Adapter,
+    prompts: list[_Prompt],
+    root: Path,
+    *,
+    shard: Shard,
+    options: RelpOptions = _DEFAULT,
+    workers: int = 2,
+    progress: Progress = Quiet(),
+) -> None:
+    """Write the graphs of this shard's span of `prompts` (document id, text, token ids; the whole run's list).
+
+    graph_id is the prompt's index in the whole list. A prompt whose activations are not finite is noted, counted in
+    the marker (`graphs_rejected`) and left out; an empty or too long one raises InputError before anything is made.
+    Memory: `workers` graphs and the tables of 32 graphs.
+    """
+    span = shard.span(len(prompts))
+    with ExitStack() as stack:
+        engine = Engine(adapter, stack.enter_context(replacement(adapter)), options)
+        for index in span:
+            engine.check(prompts[index][2])
+        draft = stack.enter_context(new_shard(root, shard))
+        writer = stack.enter_context(_writing(draft, options.tau, str(adapter.dtype).removeprefix("torch.")))
+        results = stack.enter_context(_results(engine, [prompts[i][2] for i in span], workers))
+        task = stack.enter_context(progress.task("attribution graphs", len(span), "graphs"))
+        draft.facts.update(graphs=0, graphs_rejected=0)
+        for index, found in zip(span, results, strict=True):
+            if isinstance(found, Graph):
+                writer.add(index, prompts[index], found)
+            else:
+                progress.note(f"prompt {index} left out: {found}")
+            draft.facts["graphs" if isinstance(found, Graph) else "graphs_rejected"] += 1
+            task.advance()
+
+
+@contextmanager
+def _results(engine: Engine, prompts: list[list[int]], workers: int) -> Iterator[Iterator[Graph | NotFiniteError]]:
+    """Graphs in the order of the prompts, or the reason why there is none; Ctrl-C drops what has not begun."""
+
+    def attempt(token_ids: list[int]) -> Graph | NotFiniteError:
+        try:
+            return engine.graph(token_ids)
+        except NotFiniteError as error:
+            return error
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield pool.map(attempt, prompts)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
+
+
+class _GraphWriter:
+    """Graphs -> the four tables of one shard, in row groups."""
+
+    def __init__(self, draft: ShardDraft, tau: float, dtype: str) -> None:
+        self._draft, self._tau, self._dtype = draft, tau, dtype
+        self._waiting: dict[str, list[pa.Table]] = {table: [] for table in _TABLES}
+        self._files = {
+            table: pq.ParquetWriter(draft.folder / f"{table}.parquet", SHARDS[table], compression="zstd")
+            for table in _TABLES
+        }
+        draft.rows.update(dict.fromkeys(_TABLES, 0))
+
+    def add(self, graph_id: int, prompt: _Prompt, graph: Graph) -> None:
+        """Queue one graph."""
+        rows = {
+            "graphs": [self._row(graph_id, prompt, graph)],
+            "graph_nodes": _node_columns(graph),
+            "graph_edges": _edge_columns(graph),
+            "graph_token_edges": _token_columns(graph),
+        }
+        for table, data in rows.items():
+            self._waiting[table].append(_table(table, graph_id, data))
+        if len(self._waiting["graphs"]) == _FLUSH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the queued graphs as one row group."""
+        for table, waiting in self._waiting.items():
+            data = pa.concat_tables([SHARDS[table].empty_table(), *waiting])
+            if data.num_rows:
+                self._files[table].write_table(data)
+            self._draft.rows[table] += data.num_rows
+            waiting.clear()
+
+    def close(self) -> None:
+        """Finish the files."""
+        for file in self._files.values():
+            file.close()
+
+    def _row(self, graph_id: int, prompt: _Prompt, graph: Graph) -> dict[str, Any]:
+        document, text, _ = prompt
+        return {
+            "graph_id": graph_id,
+            "document": document,
+            "prompt": text,
+            "token_ids": graph.token_ids,
+            "metric": graph.metric,
+            "metric_value": graph.metric_value,
+            "targets": graph.targets,
+            "target_position": graph.target_position,
+            "tau": self._tau,
+            "n_nodes": len(graph.nodes.layer),
+            "n_edges": len(graph.edges.weight),
+            "nodes_dropped": graph.nodes_dropped,
+            "relevance_dropped": graph.relevance_dropped,
+            "explained": None if np.isnan(graph.explained) else graph.explained,
+            "remainder": graph.remainder,
+            "completeness_residual": graph.completeness_residual,
+            "edge_method": METHOD,
+            "dtype": self._dtype,
+        }
+
+
+@contextmanager
+def _writing(draft: ShardDraft, tau: float, dtype: str) -> Iterator[_GraphWriter]:
+    writer = _GraphWriter(draft, tau, dtype)
+    try:
+        yield writer
+        writer.flush()
+    finally:
+        writer.close()
+
+
+def _table(table: str, graph_id: int, data: Any) -> pa.Table:
+    if isinstance(data, list):
+        return pa.Table.from_pylist(data, schema=SHARDS[table])
+    rows = len(next(iter(data.values())))
+    columns = {"graph_id": np.full(rows, graph_id), **data}
+    schema = SHARDS[table]
+    return pa.table({name: pa.array(columns[name], from_pandas=True) for name in schema.names}).cast(schema)
+
+
+def _node_columns(graph: Graph) -> dict[str, Any]:
+    nodes = graph.nodes
+    return {
+        **_place(nodes, slice(None), ""),
+        "activation": nodes.activation,
+        "gradient": nodes.gradient,
+        "relevance": nodes.relevance,
+        "direct": nodes.direct,
+        "explained": nodes.explained,
+    }
+
+
+def _edge_columns(graph: Graph) -> dict[str, Any]:
+    edges = graph.edges
+    ends = _place(graph.nodes, edges.source, "src_") | _place(graph.nodes, edges.target, "tgt_")
+    return {**ends, "weight": edges.weight}
+
+
+def _token_columns(graph: Graph) -> dict[str, Any]:
+    """Embedding edges (token at its position -> neuron), then logit edges (neuron -> target token)."""
+    into, out = graph.embedding, graph.logit
+    ends = _place(graph.nodes, np.concatenate([into.target, out.source]), "")
+    at_target = np.full(len(out.target), graph.target_position)
+    return {
+        "kind": ["embedding"] * len(into.source) + ["logit"] * len(out.target),
+        "token_id": np.concatenate([np.array(graph.token_ids)[into.source], np.array(graph.targets)[out.target]]),
+        "token_position": np.concatenate([into.source, at_target]),
+        **ends,
+        "weight": np.concatenate([into.weight, out.weight]),
+    }
+
+
+def _place(nodes: Nodes, index: Any, prefix: str) -> dict[str, Any]:
+    return {f"{prefix}{name}": getattr(nodes, name)[index] for name in ("layer", "neuron", "position")}
