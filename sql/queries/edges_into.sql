@@ -1,0 +1,26 @@
+-- The strongest edges into one neuron, with the sources' labels and the evidence for each edge.
+-- of_layer, of_neuron: the target. max_rows: limit; NULL for all.
+-- share = part of the neuron's incoming sum of |F|; standard_error = sqrt(sample variance / count), NULL for a single
+-- observation; sign_consistency = |sum F| / sum |F|, 1 when every observation has one sign.
+-- Ordered by the sum of |F| (weight_abs_sum). Goes through edges_in, which is sorted by target.
+-- Try: FROM edges_into(1, 2, max_rows := 5)
+CREATE OR REPLACE MACRO edges_into(of_layer, of_neuron, max_rows := 20) AS TABLE
+WITH pairs AS (
+    SELECT src, tgt FROM edges_in
+    WHERE tgt = (SELECT max(feature_id)::INTEGER FROM neurons WHERE layer = of_layer AND neuron = of_neuron)
+), chosen AS (
+    SELECT e.*, e.weight_abs_sum / nullif(sum(e.weight_abs_sum) OVER (), 0) AS share
+    FROM pairs AS p JOIN edges AS e ON e.src = p.src AND e.tgt = p.tgt
+    ORDER BY e.weight_abs_sum DESC, e.src
+    LIMIT max_rows
+)
+SELECT
+    e.src_layer AS layer, e.src_neuron AS neuron, n.label, n.cluster_path, e.count, e.n_graphs,
+    e.mean_weight, e.mean_abs_weight, e.share,
+    CASE WHEN e.count > 1 THEN sqrt(greatest(e.weight_sq_sum - e.weight_sum::DOUBLE ** 2 / e.count, 0)
+        / (e.count - 1) / e.count) END AS standard_error,
+    abs(e.weight_sum::DOUBLE) / nullif(e.weight_abs_sum, 0) AS sign_consistency,
+    e.weight_sum, e.weight_abs_sum, e.weight_min, e.weight_max
+FROM chosen AS e
+LEFT JOIN neurons AS n ON n.feature_id = e.src
+ORDER BY e.weight_abs_sum DESC, e.src;

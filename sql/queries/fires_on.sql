@@ -1,0 +1,49 @@
+-- The neurons that fire strongly on a token, or on a category of tokens.
+-- of_tokens: list of texts, each matched as in matching_tokens. of_polarity: 1 or -1.
+-- at_least: strong firings needed. max_rows: limit; NULL for all.
+-- n = strong firings on these tokens; recall = n / occurrences of the token, averaged over the texts;
+-- precision = n / all strong firings of the neuron with that sign; lift = precision / the tokens' share of the corpus;
+-- mean and peak (farthest from 0) of the activation; tokens = those it fires on. Ordered by recall * log2(1 + lift).
+-- Try: FROM fires_on(['dog'], max_rows := 3)
+CREATE OR REPLACE MACRO fires_on(of_tokens, of_polarity := 1, at_least := 1, max_rows := 20) AS TABLE
+WITH matched AS (
+    SELECT a.word, v.token_id, v.token, v."count" AS seen
+    FROM (SELECT DISTINCT unnest(of_tokens) AS word) AS a
+    JOIN vocab AS v ON trim(v.token, ' ') = trim(a.word, ' ')
+    WHERE v.token = a.word OR trim(a.word, ' ') <> ''
+), distinct_tokens AS (
+    SELECT DISTINCT token_id, token, seen FROM matched
+), words AS (
+    SELECT word, sum(seen) AS seen FROM matched GROUP BY word
+), firings AS (
+    SELECT t.* FROM token_stats AS t SEMI JOIN distinct_tokens USING (token_id) WHERE t.polarity = of_polarity
+), per_word AS (
+    SELECT f.layer, f.neuron, m.word, sum(f.n) AS n
+    FROM firings AS f JOIN matched AS m ON m.token_id = f.token_id
+    GROUP BY f.layer, f.neuron, m.word
+), recalled AS (
+    SELECT p.layer, p.neuron, sum(p.n / nullif(w.seen, 0)) / (SELECT count(*) FROM words) AS recall
+    FROM per_word AS p JOIN words AS w ON w.word = p.word
+    GROUP BY p.layer, p.neuron
+), counted AS (
+    SELECT
+        f.layer, f.neuron, sum(f.n)::BIGINT AS n, sum(f."sum") / sum(f.n) AS mean,
+        CASE WHEN of_polarity > 0 THEN max(f."max") ELSE min(f."min") END AS peak,
+        list(d.token ORDER BY f.n DESC, d.token_id) AS tokens
+    FROM firings AS f JOIN distinct_tokens AS d ON d.token_id = f.token_id
+    GROUP BY f.layer, f.neuron
+    HAVING sum(f.n) >= at_least
+), expected AS (
+    SELECT (SELECT sum(seen) FROM distinct_tokens) / nullif((SELECT sum("count") FROM vocab), 0) AS share
+)
+SELECT
+    c.layer, c.neuron, n.label, n.cluster_path, c.n, r.recall,
+    c.n / nullif(CASE WHEN of_polarity > 0 THEN s.n_fired_pos ELSE s.n_fired_neg END, 0) AS "precision",
+    "precision" / nullif(x.share, 0) AS lift, c.mean, c.peak, c.tokens
+FROM counted AS c
+CROSS JOIN expected AS x
+JOIN recalled AS r ON r.layer = c.layer AND r.neuron = c.neuron
+LEFT JOIN neuron_stats AS s ON s.layer = c.layer AND s.neuron = c.neuron
+LEFT JOIN neurons AS n ON n.layer = c.layer AND n.neuron = c.neuron
+ORDER BY r.recall * log2(1 + lift) DESC NULLS LAST, c.layer, c.neuron
+LIMIT max_rows;
