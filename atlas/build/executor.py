@@ -7,6 +7,7 @@ atlas. A kill at any instant leaves the old atlas (or none) and a folder from wh
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -23,7 +24,7 @@ from atlas.build.context import Context
 from atlas.build.preflight import check_resources, input_hashes
 from atlas.build.recipe import Recipe
 from atlas.build.steps import Step, step_keys, wanted_steps
-from atlas.errors import AtlasError, StoreError
+from atlas.errors import AtlasError, ResourceError, StoreError
 from atlas.progress import Progress, Quiet
 from atlas.shards import is_done
 from atlas.store.checks import run_checks
@@ -76,7 +77,14 @@ def build(recipe: Recipe, *, options: BuildOptions | None = None, progress: Prog
     except duckdb.Error as error:
         raise explain_failure(error, str(_working(folder))) from error
     except OSError as error:
-        raise StoreError(f"{error.strerror or error}: {error.filename or folder}; mend that and run again") from error
+        raise _explain(error, folder) from error
+
+
+def _explain(error: OSError, folder: Path) -> AtlasError:
+    where = error.filename or folder
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return ResourceError(f"disk full while writing {where} ({error.strerror}); free space and run the build again")
+    return StoreError(f"{error.strerror or error}: {where}; mend that and run the build again")
 
 
 def _build(context: Context, options: BuildOptions) -> BuildReport:

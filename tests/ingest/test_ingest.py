@@ -1,0 +1,230 @@
+"""Shards -> tables against plain Python: merges, quantiles, exact edge sums, pruning formulas."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import defaultdict
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from atlas.errors import ShardError
+from atlas.ingest.activations import ingest_exemplars, ingest_statistics, ingest_token_statistics, ingest_vocab
+from atlas.ingest.edges import ingest_cooccurrence, ingest_edges, ingest_graphs
+from atlas.ingest.neurons import score_pruning
+from atlas.shards import Shard, new_shard
+from atlas.store.connection import Limits, open_writer
+from atlas.store.content import table_hashes
+from atlas.store.ledger import get_metadata
+from atlas.store.schema import apply_schema
+from atlas.tables import SHARDS
+
+D_MLP = 7
+
+
+@pytest.fixture
+def con(tmp_path: Path):
+    connection = open_writer(tmp_path / "ingest.duckdb")
+    apply_schema(connection, d_mlp=D_MLP)
+    yield connection
+    connection.close()
+
+
+def write(root: Path, shard: Shard, **tables: list[dict]) -> None:
+    with new_shard(root, shard) as draft:
+        for name, rows in tables.items():
+            full = [{column: row.get(column) for column in SHARDS[name].names} for row in rows]
+            draft.write(name, pa.Table.from_pylist(full, schema=SHARDS[name]))
+
+
+def observations(seed: int = 1, graphs: int = 40) -> list[dict]:
+    rng = random.Random(seed)
+    rows = []
+    for graph in range(graphs):
+        for _ in range(30):
+            src, tgt = sorted(rng.sample(range(3), 2))
+            rows.append(
+                {
+                    "graph_id": graph, "src_layer": src, "src_neuron": min(int(rng.paretovariate(1)), D_MLP) - 1,
+                    "src_position": rng.randrange(4), "tgt_layer": tgt, "tgt_neuron": rng.randrange(3),
+                    "tgt_position": 4, "weight": rng.gauss(0, 1) * 10 ** rng.uniform(-6, 1),
+                }
+            )
+    return rows
+
+
+def edge_shards(root: Path, rows: list[dict], of: int) -> Path:
+    for index in range(of):
+        write(root, Shard("k", index, of), graph_edges=[r for r in rows if r["graph_id"] % of == index], graph_token_edges=[])
+    return root
+
+
+def test_edges_equal_exact_rational_sums(con, tmp_path: Path) -> None:
+    rows = observations()
+    ingest_edges(con, relp=edge_shards(tmp_path / "s", rows, 3), layers=3, d_mlp=D_MLP, min_count=3)
+    groups: dict[tuple, list[dict]] = defaultdict(list)
+    for row in rows:
+        groups[row["src_layer"] * D_MLP + row["src_neuron"], row["tgt_layer"] * D_MLP + row["tgt_neuron"]].append(row)
+    wanted = {key: members for key, members in groups.items() if len(members) >= 3}
+    found = con.sql("SELECT * FROM edges ORDER BY src, tgt").to_arrow_table().to_pylist()
+    assert [(r["src"], r["tgt"]) for r in found] == sorted(wanted)
+    assert len(wanted) < len(groups)  # the filter had something to do
+    for row in found:
+        members = wanted[row["src"], row["tgt"]]
+        weights = [Fraction(m["weight"]) for m in members]
+        assert row["count"] == len(members)
+        assert row["n_graphs"] == len({m["graph_id"] for m in members})
+        assert row["weight_sum"] == pytest.approx(float(sum(weights)), rel=1e-6, abs=len(members) * 2.0**-44)
+        assert row["weight_abs_sum"] == pytest.approx(float(sum(map(abs, weights))), rel=1e-6)
+        assert row["weight_sq_sum"] == pytest.approx(float(sum(w * w for w in weights)), rel=1e-6)
+        assert row["weight_min"] == pytest.approx(float(min(weights)), rel=1e-6)
+        assert row["weight_max"] == pytest.approx(float(max(weights)), rel=1e-6)
+        assert (row["tgt_layer"], row["tgt_neuron"]) == divmod(row["tgt"], D_MLP)
+    assert con.execute("SELECT tgt, src FROM edges_in").fetchall() == sorted((t, s) for s, t in wanted)
+
+
+def test_shards_threads_and_order_change_no_bit(tmp_path: Path) -> None:
+    rows, seen = observations(), set()
+    for number, (of, threads) in enumerate(itertools.product((1, 2, 7), (1, 2))):
+        shuffled = random.Random(number).sample(rows, len(rows))
+        con = open_writer(tmp_path / f"{number}.duckdb", limits=Limits(threads=threads))
+        apply_schema(con, d_mlp=D_MLP)
+        ingest_edges(con, relp=edge_shards(tmp_path / f"s{number}", shuffled, of), layers=3, d_mlp=D_MLP, min_count=1)
+        hashes = table_hashes(con)
+        seen.add((hashes["edges"], hashes["edges_in"], hashes["edges_top"]))
+        con.close()
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 2.0**18])
+def test_weights_beyond_exact_sums_are_refused(con, tmp_path: Path, bad: float) -> None:
+    rows = observations()
+    rows[5]["weight"] = bad
+    with pytest.raises(ShardError, match="1 weights in graph_edges are not finite or reach 262144"):
+        ingest_edges(con, relp=edge_shards(tmp_path / "s", rows, 1), layers=3, d_mlp=D_MLP, min_count=1)
+
+
+def statistics_row(values: np.ndarray, **extra: object) -> dict:
+    edges = np.linspace(-2, 2, 65)
+    inner, _ = np.histogram(values[(values >= -2) & (values < 2)], edges)
+    hist = [int((values < -2).sum()), *map(int, inner), int((values >= 2).sum())]
+    return {
+        "layer": 0, "neuron": 0, "n_tokens": len(values), "s1": values.sum(), "s2": (values**2).sum(),
+        "s3": (values**3).sum(), "s4": (values**4).sum(), "abs_sum": abs(values).sum(), "n_active": int((values > 0).sum()),
+        "n_fired_pos": int((values > 1).sum()), "n_fired_neg": 0, "fire_pos": 1.0, "fire_neg": -9.0,
+        "min": values.min(), "max": values.max(), "hist_lo": -2.0, "hist_hi": 2.0, "hist": hist,
+        "calib_gate": 2.0 * len(values), "calib_up": 3.0 * len(values), **extra,
+    }
+
+
+def test_statistics_merge_and_quantiles(con, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(0.2, 0.7, 5000)
+    for index, part in enumerate((values[:1234], values[1234:])):
+        write(tmp_path / "a", Shard("k", index, 2), neuron_stats=[statistics_row(part)])
+    ingest_statistics(con, activations=tmp_path / "a", gradients=None)
+    row = con.sql("SELECT * FROM neuron_stats").to_arrow_table().to_pylist()[0]
+    assert row["n_tokens"] == 5000
+    for power in (1, 2, 3, 4):
+        assert row[f"s{power}"] == pytest.approx((values**power).sum(), rel=1e-12)
+    assert row["min"] == np.float32(values.min()) and row["max"] == np.float32(values.max())
+    assert sum(row["hist"]) == 5000 and len(row["hist"]) == 66
+    assert (row["calib_gate"], row["calib_up"], row["grad_tokens"]) == (2.0, 3.0, None)
+    exact = np.quantile(values, [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99])
+    assert np.abs(np.array(row["quantiles"]) - exact).max() < 4 / 64  # one bin
+
+
+def exemplar(activation: float, context: int, position: int, **extra: object) -> dict:
+    base = {"layer": 0, "neuron": 1, "polarity": 1, "stratum": 0, "rank": 0, "window_start": 0, "window": [activation], "priority": 0}
+    return {**base, "activation": activation, "context_id": context, "position": position, **extra}
+
+
+def test_exemplars_merge_like_one_sort(con, tmp_path: Path) -> None:
+    rng = random.Random(3)
+    firings = [(round(rng.random(), 1) + 0.1, context, position) for context in range(12) for position in range(5)]
+    for index in range(3):
+        mine = sorted((f for f in firings if f[1] % 3 == index), key=lambda f: (-f[0], f[1], f[2]))[:6]
+        rows = [exemplar(*f, rank=rank) for rank, f in enumerate(mine)]
+        contexts = [{"context_id": c, "document": c, "offset": 0, "token_ids": [1] * 5} for c in range(12) if c % 3 == index]
+        write(tmp_path / "a", Shard("k", index, 3), exemplars=rows, contexts=contexts)
+    ingest_exemplars(con, activations=tmp_path / "a", corpus="c")
+    found = con.execute("SELECT activation, context_id, position FROM exemplars ORDER BY rank").fetchall()
+    wanted = sorted(firings, key=lambda f: (-f[0], f[1], f[2]))[:6]
+    assert [(pytest.approx(a, rel=1e-6), c, p) for a, c, p in wanted] == found
+    assert {r[0] for r in con.execute("SELECT context_id FROM contexts").fetchall()} == {c for _, c, _ in wanted}
+
+
+def test_samples_keep_the_smallest_priorities(con, tmp_path: Path) -> None:
+    for index in range(2):
+        rows = [exemplar(0.1 * k + index, k, 0, stratum=1, rank=k, priority=10 * k + index) for k in range(3)]
+        write(tmp_path / "a", Shard("k", index, 2), exemplars=rows, contexts=[])
+    ingest_exemplars(con, activations=tmp_path / "a", corpus="c")
+    found = con.execute("SELECT activation FROM exemplars ORDER BY activation").fetchall()
+    assert [pytest.approx(a, rel=1e-6) for a in (0.0, 0.1, 1.0)] == [a for (a,) in found]  # priorities 0, 10, 1
+
+
+def test_token_statistics_count_what_the_limit_drops(con, tmp_path: Path) -> None:
+    def row(token: int, n: int, total: float) -> dict:
+        return {"layer": 0, "neuron": 0, "polarity": 1, "token_id": token, "n": n, "sum": total, "max": total, "min": 0.1}
+
+    write(tmp_path / "a", Shard("k", 0, 2), token_stats=[row(1, 3, 3.0), row(2, 5, 1.0)])
+    write(tmp_path / "a", Shard("k", 1, 2), token_stats=[row(2, 2, 4.0), row(3, 7, 2.0)])
+    ingest_token_statistics(con, activations=tmp_path / "a", keep=2)
+    assert con.execute("SELECT token_id, n, sum FROM token_stats").fetchall() == [(2, 7, 5.0), (1, 3, 3.0)]
+    facts = get_metadata(con)
+    assert (facts["token_stats_dropped_rows"], facts["token_stats_dropped_firings"]) == ("1", "7")
+
+
+def test_vocab_counts(con, tmp_path: Path) -> None:
+    write(tmp_path / "l", Shard("k"), vocab=[{"token_id": 0, "token": "a"}, {"token_id": 1, "token": "b"}])
+    for index in range(2):
+        write(tmp_path / "a", Shard("k", index, 2), token_counts=[{"token_id": 1, "n": 4}])
+    ingest_vocab(con, lens=tmp_path / "l", activations=tmp_path / "a")
+    assert con.execute("FROM vocab").fetchall() == [(0, "a", 0), (1, "b", 8)]
+
+
+def test_fisher_scores_are_the_centred_formula(con, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    weights, gradients, wanted = [], [], {}
+    for neuron in range(D_MLP):
+        a, g = rng.normal(1, 1 + neuron, 400), rng.normal(0, 1, 400)
+        wanted[neuron] = (((a - a.mean()) * g) ** 2).mean()
+        sums = {"s_a": a, "s_a2": a**2, "s_abs": abs(a), "s_g2": g**2, "s_ag": a * g, "s_a2g2": (a * g) ** 2,
+                "s_absag": abs(a * g), "s_ag2": a * g**2}  # fmt: skip
+        gradients.append({"layer": 0, "neuron": neuron, "n_tokens": 400, **{k: v.sum() for k, v in sums.items()}})
+        weights.append({"layer": 0, "neuron": neuron, "weight_magnitude": 10.0 - neuron, "output_norm": 1.0, "up_norm": 1.0})
+    write(tmp_path / "g", Shard("k"), gradient_stats=gradients)
+    write(tmp_path / "w", Shard("k"), neuron_weights=weights)
+    stats = [statistics_row(np.ones(3), neuron=n) for n in range(D_MLP)]
+    write(tmp_path / "a", Shard("k"), neuron_stats=stats)
+    ingest_statistics(con, activations=tmp_path / "a", gradients=tmp_path / "g")
+    score_pruning(con, weights=tmp_path / "w", eval_id="e")
+    found = con.execute("SELECT neuron, importance, pruning_score, score_method, weight_rank FROM pruning").fetchall()
+    order = sorted(wanted, key=lambda n: wanted[n])
+    for neuron, importance, score, method, rank in found:
+        assert method == "fisher"
+        assert importance == pytest.approx(wanted[neuron], rel=1e-9)
+        assert score == pytest.approx(1 - order.index(neuron) / (D_MLP - 1))
+        assert rank == neuron + 1
+
+
+def test_cooccurrence_by_brute_force(con, tmp_path: Path) -> None:
+    rng = random.Random(2)
+    graphs = {g: {(rng.randrange(3), rng.randrange(D_MLP)) for _ in range(6)} for g in range(30)}
+    nodes = [{"graph_id": g, "layer": layer, "neuron": n, "position": p, "relevance": 1.0}
+             for g, members in graphs.items() for layer, n in members for p in (0, 1)]  # fmt: skip
+    write(tmp_path / "r", Shard("k"), graphs=[{"graph_id": g} for g in graphs], graph_nodes=nodes)
+    ingest_graphs(con, relp=tmp_path / "r")
+    ingest_cooccurrence(con, layers=3, keep=4)
+    found = con.execute("SELECT layer, neuron, other_layer, other_neuron, n_graphs, lift FROM cooccurrence ORDER BY layer, neuron, rank").fetchall()
+    count = {n: sum(n in m for m in graphs.values()) for n in {x for m in graphs.values() for x in m}}
+    wanted = []
+    for one in sorted(count):
+        pairs = [(other, sum(one in m and other in m for m in graphs.values())) for other in count if other != one]
+        scored = [(-n, -n * len(graphs) / (count[one] * count[other]), other) for other, n in pairs if n >= 2]
+        wanted += [(*one, *other, -n, pytest.approx(-lift)) for n, lift, other in sorted(scored)[:4]]
+    assert found == wanted
+    assert con.execute("SELECT max(positions) FROM neuron_graphs").fetchall() == [(2,)]
