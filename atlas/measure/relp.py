@@ -7,7 +7,6 @@ workers. Rows are written graph by graph in the order of the prompts, 32 graphs 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from atlas.models.adapter import Adapter
 from atlas.models.attribution import Engine, Graph, Nodes, NotFiniteError, RelpOptions, Targets
 from atlas.models.replacement import replacement
+from atlas.models.threads import in_order, one_core
 from atlas.progress import Progress, Quiet
 from atlas.shards import Shard, ShardDraft, new_shard
 from atlas.tables import SHARDS
@@ -53,7 +52,7 @@ def measure(
     shard: Shard,
     options: RelpOptions = _DEFAULT,
     workers: int = 2,
-    progress: Progress = Quiet(),
+    progress: Progress | None = None,
 ) -> None:
     """Write the graphs of this shard's span of `prompts` (document id, text, token ids; the whole run's list).
 
@@ -61,43 +60,32 @@ def measure(
     the marker (`graphs_rejected`) and left out; an empty or too long one raises InputError before anything is made.
     Memory: `workers` graphs and the tables of 32 graphs.
     """
-    span = shard.span(len(prompts))
+    span, shown = shard.span(len(prompts)), progress or Quiet()
     with ExitStack() as stack:
         engine = Engine(adapter, stack.enter_context(replacement(adapter)), options)
         for index in span:
             engine.check(prompts[index][2])
         draft = stack.enter_context(new_shard(root, shard))
         writer = stack.enter_context(_writing(draft, options.tau, str(adapter.dtype).removeprefix("torch.")))
-        results = stack.enter_context(_results(engine, [prompts[i][2] for i in span], workers))
-        task = stack.enter_context(progress.task("attribution graphs", len(span), "graphs"))
+        stack.enter_context(one_core())
+        chosen = [prompts[i][2] for i in span]
+        results = stack.enter_context(in_order(lambda ids: _attempt(engine, ids), chosen, workers))
+        task = stack.enter_context(shown.task("attribution graphs", len(span), "graphs"))
         draft.facts.update(graphs=0, graphs_rejected=0)
         for index, found in zip(span, results, strict=True):
             if isinstance(found, Graph):
                 writer.add(index, prompts[index], found)
             else:
-                progress.note(f"prompt {index} left out: {found}")
+                shown.note(f"prompt {index} left out: {found}")
             draft.facts["graphs" if isinstance(found, Graph) else "graphs_rejected"] += 1
             task.advance()
 
 
-@contextmanager
-def _results(engine: Engine, prompts: list[list[int]], workers: int) -> Iterator[Iterator[Graph | NotFiniteError]]:
-    """Graphs in the order of the prompts, or the reason why there is none; Ctrl-C drops what has not begun."""
-
-    def attempt(token_ids: list[int]) -> Graph | NotFiniteError:
-        try:
-            return engine.graph(token_ids)
-        except NotFiniteError as error:
-            return error
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+def _attempt(engine: Engine, token_ids: list[int]) -> Graph | NotFiniteError:
     try:
-        yield pool.map(attempt, prompts)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)
+        return engine.graph(token_ids)
+    except NotFiniteError as error:
+        return error
 
 
 class _GraphWriter:
