@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from atlas.measure.corpus import Corpus
     from atlas.models.adapter import Adapter
 
-LONGEST_DEFAULT_CONTEXT = 512
 HELDOUT_SHARE = 10  # one document in ten, by content hash, is never used for scores: pruning is judged on it
+SMALLEST_SPLIT = 50  # documents: below, a tenth is too few to judge anything on
 
 
 @dataclass
@@ -61,9 +61,18 @@ class Context:
 
     @cached_property
     def calibration_corpus(self) -> Corpus:
-        """The first `gradients.documents` documents outside the held-out tenth."""
-        kept = [text for text in self.corpus.documents if not is_heldout(text)]
+        """The first `gradients.documents` documents outside the held-out tenth.
+
+        A corpus of fewer than SMALLEST_SPLIT documents is not split: scores are then made on all of it.
+        """
+        documents = self.corpus.documents
+        kept = [text for text in documents if not is_heldout(text)] if self.has_heldout else list(documents)
         return replace(self.corpus, documents=kept[: self.recipe.gradients.documents])
+
+    @property
+    def has_heldout(self) -> bool:
+        """Whether a tenth of the documents is kept out of the scores."""
+        return len(self.corpus.documents) >= SMALLEST_SPLIT
 
     @cached_property
     def spec(self) -> ModelSpec:
@@ -78,8 +87,10 @@ class Context:
 
     @property
     def context_length(self) -> int:
-        """Tokens of a context."""
-        return self.recipe.activations.context_length or min(self.spec.context, LONGEST_DEFAULT_CONTEXT)
+        """Tokens of a context: the recipe's, verified against the model's, or the default."""
+        from atlas.measure.corpus import context_length
+
+        return context_length(self.spec, self.recipe.activations.context_length)
 
     def root(self, step: str) -> Path:
         """Folder of a measuring step's shards: the key is in its name, so parameters never mix."""

@@ -6,6 +6,7 @@ ledger (tables) or on disk (shards) is not run again. Raise `version` when a ste
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from atlas.build.context import Context, key_of
 from atlas.build.recipe import Recipe
 from atlas.shards import Shard
 
-SAMPLE_PROMPT_MINIMUM = 4  # a prompt shorter than this many tokens says nothing about circuits
+SHORTEST_PROMPT = 4  # a prompt shorter than this many tokens says nothing about circuits
 
 
 @dataclass(frozen=True)
@@ -132,17 +133,22 @@ def measure_relp(context: Context, root: Path, shard: Shard) -> None:
 
 
 def prompts(context: Context) -> list[tuple[int, str, list[int]]]:
-    """(document, text, token ids): the first `relp.tokens` tokens of evenly spaced documents."""
-    from atlas.measure.corpus import token_ids
+    """(document, text, token ids) of the prompts: evenly spaced documents, the first `relp.tokens` tokens of each.
 
-    wanted, length = context.recipe.relp.graphs, context.recipe.relp.tokens
-    documents = context.corpus.documents
-    chosen = sorted({i * len(documents) // wanted for i in range(wanted)})
+    A corpus with fewer documents than graphs gives several evenly spaced stretches of each document.
+    """
+    from atlas.measure.corpus import contexts
+
+    wanted, length = context.recipe.relp.graphs, min(context.recipe.relp.tokens, context.spec.context)
+    documents, tokenizer = context.corpus.documents, context.adapter.tokenizer
+    quota = Counter(i * len(documents) // wanted for i in range(wanted))
     found = []
-    for index in chosen:
-        ids = token_ids(context.adapter.tokenizer, documents[index], bos=context.adapter.bos_token_id)[:length]
-        if len(ids) >= SAMPLE_PROMPT_MINIMUM:
-            found.append((index, context.adapter.tokenizer.decode(ids, skip_special_tokens=True), ids))
+    for index, stretches in sorted(quota.items()):
+        cut = contexts([documents[index]], tokenizer, first=index, length=length)
+        usable = [list(c.token_ids) for c in cut if len(c.token_ids) >= SHORTEST_PROMPT]
+        for place in sorted({i * len(usable) // stretches for i in range(stretches)}) if usable else ():
+            text = tokenizer.decode(usable[place], skip_special_tokens=True)
+            found.append((index, text, usable[place]))
     return found
 
 
@@ -255,15 +261,16 @@ def table_pruning(context: Context) -> int:
     """Weights and sums -> weight_stats, pruning."""
     from atlas.ingest.activations import ingest_weight_stats
     from atlas.ingest.neurons import score_pruning
+    from atlas.store.ledger import set_metadata
 
     spec, gradients = context.spec, context.recipe.gradients
     eval_id = key_of(spec.revision, context.recipe.dtype, context.keys.get("gradients", context.keys["activations"]))
     root = context.root("weights")
     rows = ingest_weight_stats(context.con, weights=root)
     rows += score_pruning(context.con, weights=root, eval_id=eval_id[:16])
-    from atlas.store.ledger import set_metadata
-
-    set_metadata(context.con, {"calibration_documents": gradients.documents or None})
+    split = "one document in ten, by content hash, is held out" if context.has_heldout else "none: too few documents"
+    documents = len(context.calibration_corpus.documents) if gradients.documents else None
+    set_metadata(context.con, {"calibration_documents": documents, "heldout_split": split})
     return rows
 
 

@@ -13,12 +13,8 @@ from atlas.errors import StoreError
 
 @contextmanager
 def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Everything inside, or nothing; joins the transaction that is already open, if any."""
-    try:
-        con.execute("BEGIN")
-    except duckdb.TransactionException:
-        yield  # the outer block commits
-        return
+    """Everything inside, or nothing. Transactions do not nest: the outermost caller opens it."""
+    con.execute("BEGIN")
     try:
         yield
     except BaseException:
@@ -30,11 +26,11 @@ def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
 def replace_from_query(con: duckdb.DuckDBPyConnection, table: str, select: str, parameters: object = None) -> int:
     """Replace the rows of a table by those of a SELECT, by column name; returns the number of rows.
 
-    Columns that the SELECT lacks become NULL.
+    Columns that the SELECT lacks become NULL. Call it inside a transaction, so that readers of a failed step find the
+    old rows.
     """
-    with transaction(con):
-        con.execute(f"DELETE FROM {table}")
-        return append_from_query(con, table, select, parameters)
+    con.execute(f"DELETE FROM {table}")
+    return append_from_query(con, table, select, parameters)
 
 
 def append_from_query(con: duckdb.DuckDBPyConnection, table: str, select: str, parameters: object = None) -> int:
