@@ -6,6 +6,7 @@ of similar length, so the numbers that a batch yields depend on nothing outside 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from atlas.measure.corpus import Context, Corpus, contexts
 from atlas.shards import Shard
 
 Ints = npt.NDArray[np.int64]
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -140,24 +142,24 @@ def _batch(group: list[Context], bos_token_id: int | None, skip_bos: bool) -> Ba
 
 
 def work_in_order(
-    batches: Iterator[Batch], work: Callable[[Batch], Result], *, workers: int
-) -> Iterator[tuple[Batch, Result]]:
-    """Run `work` on batches in `workers` threads; yield results in the order of the batches.
+    items: Iterator[Item], work: Callable[[Item], Result], *, workers: int
+) -> Iterator[tuple[Item, Result]]:
+    """Run `work` on items in `workers` threads; yield results in the order of the items.
 
-    At most workers + 2 batches are in flight. An error in a batch is raised here and the rest is given up.
+    At most workers + 2 items are in flight. An error in an item is raised here and the rest is given up.
     """
     if workers < 1:
         raise InputError(f"workers is {workers}; use at least 1")
     if workers == 1:
-        yield from ((batch, work(batch)) for batch in batches)
+        yield from ((item, work(item)) for item in items)
         return
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        waiting: list[tuple[Batch, Future[Result]]] = []
+        waiting: deque[tuple[Item, Future[Result]]] = deque()
         try:
-            for batch in batches:
-                waiting.append((batch, pool.submit(work, batch)))
+            for item in items:
+                waiting.append((item, pool.submit(work, item)))
                 if len(waiting) >= workers + 2:
-                    done, future = waiting.pop(0)
+                    done, future = waiting.popleft()
                     yield done, future.result()
             for done, future in waiting:
                 yield done, future.result()

@@ -1,0 +1,297 @@
+"""Corpus -> what every neuron does on it: statistics, exemplars, statistics by token, calibration means.
+
+One pass: batches run through the model's body with hooks on every MLP (tap.py); dense counts stay with each thread,
+float sums and exemplars are taken in the order of the batches (batches.py), so that the shard files depend on the
+model, the corpus and the options alone, bit for bit, not on the number of workers.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from atlas.errors import InputError
+from atlas.measure.accumulators import BINS, Ints, Tally, TokenLayer, TokenSums
+from atlas.measure.batches import (
+    Batch,
+    Counts,
+    Reading,
+    documents_in,
+    one_thread,
+    read_batches,
+    shard_documents,
+    work_in_order,
+)
+from atlas.measure.calibration import Calibration, Levels, calibrate
+from atlas.measure.candidates import Firings, Positions, Selector
+from atlas.measure.corpus import Corpus, context_length
+from atlas.measure.exemplars import Candidates, Exemplars, position_hash, priority
+from atlas.measure.tap import Reached, Tap, calibration_sums, tapped
+from atlas.models.adapter import Adapter
+from atlas.progress import Progress
+from atlas.shards import Shard, ShardDraft, new_shard
+from atlas.tables import IDS, SHARDS
+
+__all__ = ["ActivationOptions", "measure"]
+
+
+@dataclass(frozen=True)
+class ActivationOptions:
+    """What to keep; lengths in tokens, `top` and `per_stratum` per neuron and sign."""
+
+    context_length: int | None = None  # BOS included; None: the model's, at most 512
+    batch_tokens: int = 4096
+    top: int = 20
+    strata: int = 4  # 1: weak activations; 2..: bins of the firings (exemplars.py)
+    per_stratum: int = 5
+    window: int = 8  # positions kept on either side of an exemplar
+    fire_quantile: float = 0.98
+    calibration_tokens: int = 16384
+    skip_bos: bool = True
+    block_documents: int = 256
+
+    def __post_init__(self) -> None:
+        if not 0.5 < self.fire_quantile < 1:
+            raise InputError(f"fire_quantile is {self.fire_quantile}; use a share between 0.5 and 1")
+        for name, least in {"top": 1, "strata": 0, "per_stratum": 1, "window": 0, "calibration_tokens": 1}.items():
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}; use at least {least}")
+
+
+def measure(
+    adapter: Adapter,
+    corpus: Corpus,
+    root: Path,
+    *,
+    shard: Shard,
+    options: ActivationOptions,
+    progress: Progress,
+    workers: int,
+) -> None:
+    """Write one shard of neuron_stats, exemplars, contexts, token_stats and token_counts (tables.SHARDS) under `root`.
+
+    A shard is a contiguous range of blocks of `block_documents` documents. Position 0 of every context and BOS tokens
+    are left out of all statistics, token counts and exemplars (with `skip_bos`); they do appear in windows. Rows are
+    sorted by layer, neuron, polarity (+1 first), stratum, rank; by token id; by context id. calib_gate is NULL without
+    a gate; min and max are NULL for a shard without a counted position. Facts of the marker: documents,
+    documents_empty, contexts, tokens (BOS included), excluded_positions.
+
+    Memory: 1.3 kB + 2 (top + strata * per_stratum) * (60 + 8 window) bytes a neuron and 0.5 kB a neuron and worker;
+    30 bytes per distinct (neuron, sign, token) that fired; one batch a worker; calibration (calibration.py).
+    Raises InputError for the corpus and options, ModelError for activations that are not finite.
+    """
+    reading = Reading(
+        context_length(adapter.spec, options.context_length),
+        options.batch_tokens,
+        options.block_documents,
+        options.skip_bos,
+    )
+    with one_thread(), tapped(adapter) as tap, new_shard(root, shard) as draft:
+        levels = Levels(options.calibration_tokens, options.fire_quantile, options.strata)
+        calibration = calibrate(adapter, corpus, tap, reading=reading, levels=levels, workers=workers)
+        run = _Pass(adapter, calibration, options, tap)
+        counts = Counts()
+        owned = shard_documents(corpus, shard, reading)
+        batches = read_batches(corpus, owned, tokenizer=adapter.tokenizer, reading=reading, counts=counts)
+        with progress.task("activations", len(owned), "documents") as task:
+            for batch, found in work_in_order(batches, run.look, workers=workers):
+                run.take(batch, found)
+                task.advance(documents_in(batch))
+        run.write(draft)
+        draft.facts.update(vars(counts))
+
+
+@dataclass
+class _Found:
+    """What one batch gave, layer by layer."""
+
+    sums: list[Tensor] = field(default_factory=list)  # [7, d_mlp] float64: moments, calibration sums
+    firings: list[tuple[Firings, Firings]] = field(default_factory=list)
+    candidates: list[Candidates] = field(default_factory=list)
+
+
+class _Pass:
+    """The state of one pass; `look` runs in any thread, `take` in one, in the order of the batches."""
+
+    def __init__(self, adapter: Adapter, calibration: Calibration, options: ActivationOptions, tap: Tap) -> None:
+        spec = adapter.spec
+        self._adapter, self._calibration, self._tap = adapter, calibration, tap
+        self._exemplars = Exemplars(
+            spec.neurons,
+            top=options.top,
+            strata=options.strata,
+            per_stratum=options.per_stratum,
+            window=options.window,
+        )
+        self._selector = Selector(calibration, self._exemplars, top=options.top, window=options.window)
+        self._tallies: queue.SimpleQueue[Tally] = queue.SimpleQueue()
+        self._sums = np.zeros((spec.layers, 7, spec.d_mlp))
+        self._tokens = [(TokenLayer(spec.vocab), TokenLayer(spec.vocab)) for _ in range(spec.layers)]
+        self._token_counts = np.zeros(spec.vocab, dtype=np.int64)
+        self._contexts: dict[int, tuple[int, int, tuple[int, ...]]] = {}
+        self._pruned_at = 4096
+
+    def look(self, batch: Batch) -> _Found:
+        """Run one batch."""
+        found, positions = _Found(), Positions.of(batch)
+        rows = torch.from_numpy(batch.rows).to(self._adapter.device)
+        with self._tally() as tally:
+
+            def receive(reached: Reached) -> None:
+                layer = reached.block.index
+                every = reached.activation.flatten(0, 1)
+                every = every.to(torch.promote_types(every.dtype, torch.float32))
+                values = every.index_select(0, rows)
+                sums = tally.add(layer, values)
+                found.sums.append(torch.cat([sums, calibration_sums(reached, rows)]).cpu())
+                firings, candidates = self._selector.select(layer, values.float(), every.float(), positions)
+                found.firings.append(firings)
+                found.candidates.append(candidates)
+
+            if len(batch.rows):
+                self._tap.run(batch, receive)
+        return found
+
+    def take(self, batch: Batch, found: _Found) -> None:
+        """Add what one batch gave."""
+        if not len(batch.rows):
+            return
+        self._sums += torch.stack(found.sums).numpy()
+        self._token_counts += np.bincount(batch.token, minlength=len(self._token_counts))
+        for sides, firings in zip(self._tokens, found.firings, strict=True):
+            for side, fires in zip(sides, firings, strict=True):
+                side.add(fires.neuron, fires.token, fires.value)
+        referred = np.concatenate([part.context_id for part in found.candidates])
+        contexts = {context.context_id: context for context in batch.contexts}
+        for context_id in np.unique(referred).tolist():
+            context = contexts[context_id]
+            self._contexts[context_id] = context.document, context.offset, context.token_ids
+        for part in found.candidates:
+            self._exemplars.add(part)
+        if len(self._contexts) > self._pruned_at:
+            self._prune()
+
+    def write(self, draft: ShardDraft) -> None:
+        """Write the five tables."""
+        self._prune()
+        tokens = [(positive.result(), negative.result()) for positive, negative in self._tokens]
+        draft.write("neuron_stats", self._neuron_stats(tokens))
+        draft.write("exemplars", self._exemplar_table())
+        draft.write("contexts", self._context_table())
+        draft.write("token_stats", _token_table(tokens, self._adapter.spec.vocab))
+        ids = np.flatnonzero(self._token_counts)
+        draft.write("token_counts", pa.table({"token_id": ids, "n": self._token_counts[ids]}))
+
+    @contextmanager
+    def _tally(self) -> Iterator[Tally]:
+        try:
+            tally = self._tallies.get_nowait()
+        except queue.Empty:
+            tally = Tally(self._calibration, self._adapter.device)
+        yield tally
+        self._tallies.put(tally)
+
+    def _prune(self) -> None:
+        """Forget contexts that no kept exemplar points into."""
+        self._exemplars.flush()
+        kept = set(np.unique(self._exemplars.kept.context_id).tolist())
+        self._contexts = {key: value for key, value in self._contexts.items() if key in kept}
+        self._pruned_at = 2 * len(self._contexts) + 4096
+
+    def _neuron_stats(self, tokens: list[tuple[TokenSums, TokenSums]]) -> pa.Table:
+        spec, count = self._adapter.spec, int(self._token_counts.sum())
+        total = Tally(self._calibration, self._adapter.device)
+        while not self._tallies.empty():
+            total.merge(self._tallies.get())
+        sums = self._sums.transpose(1, 0, 2).reshape(7, -1)
+        hist = total.hist.cpu().numpy().reshape(-1)
+        fired = [np.concatenate([_fired(pair[side], spec.vocab, spec.d_mlp) for pair in tokens]) for side in (0, 1)]
+        calibration = {
+            name: getattr(self._calibration, name).ravel() for name in ("fire_pos", "fire_neg", "hist_lo", "hist_hi")
+        }
+        seen = {"min": total.low.cpu().numpy().ravel(), "max": total.high.cpu().numpy().ravel()}
+        return pa.table(
+            {
+                "layer": np.repeat(np.arange(spec.layers), spec.d_mlp),
+                "neuron": np.tile(np.arange(spec.d_mlp), spec.layers),
+                "n_tokens": np.full(spec.neurons, count),
+                **dict(zip(("s1", "s2", "s3", "s4", "abs_sum"), sums, strict=False)),
+                "n_active": total.n_active.cpu().numpy().ravel(),
+                "n_fired_pos": fired[0],
+                "n_fired_neg": fired[1],
+                **calibration,
+                **{name: pa.array(values, mask=np.full(spec.neurons, count == 0)) for name, values in seen.items()},
+                "hist": pa.ListArray.from_arrays(np.arange(spec.neurons + 1, dtype=np.int32) * BINS, hist),
+                "calib_gate": pa.array(sums[5], mask=np.full(spec.neurons, not spec.gated)),
+                "calib_up": sums[6],
+            }
+        )
+
+    def _exemplar_table(self) -> pa.Table:
+        spec, kept, window = self._adapter.spec, self._exemplars.kept, self._exemplars.kept.window
+        place, stratum = np.divmod(kept.group, self._exemplars.strata + 1)
+        neuron, negative = np.divmod(place, 2)
+        half = window.shape[1] // 2
+        around = kept.position[:, None] + np.arange(-half, half + 1)
+        inside = (around >= 0) & (around < kept.length[:, None])
+        ends = np.append(0, np.cumsum(inside.sum(axis=1))).astype(np.int32)
+        return pa.table(
+            {
+                "layer": neuron // spec.d_mlp,
+                "neuron": neuron % spec.d_mlp,
+                "polarity": 1 - 2 * negative,
+                "stratum": stratum,
+                "rank": self._exemplars.ranks(),
+                "activation": kept.value,
+                "context_id": kept.context_id,
+                "position": kept.position,
+                "window_start": np.maximum(kept.position - half, 0),
+                "window": pa.ListArray.from_arrays(ends, window[inside]),
+                "priority": priority(position_hash(kept.context_id, kept.position), neuron).astype(np.int64),
+            }
+        )
+
+    def _context_table(self) -> pa.Table:
+        keys = sorted(self._contexts)
+        rows = [self._contexts[key] for key in keys]
+        return pa.table(
+            {
+                "context_id": pa.array(keys, pa.int64()),
+                "document": pa.array([row[0] for row in rows], pa.int64()),
+                "offset": pa.array([row[1] for row in rows], pa.int32()),
+                "token_ids": pa.array([row[2] for row in rows], IDS),
+            }
+        )
+
+
+def _fired(sums: TokenSums, vocab: int, d_mlp: int) -> Ints:
+    return np.bincount(sums.key // vocab, weights=sums.n, minlength=d_mlp).astype(np.int64)
+
+
+def _token_table(tokens: list[tuple[TokenSums, TokenSums]], vocab: int) -> pa.Table:
+    """Rows by layer, then sign (+1 first), neuron and token id."""
+    schema = SHARDS["token_stats"]
+    parts = [schema.empty_table()]
+    for layer, pair in enumerate(tokens):
+        for polarity, sums in zip((1, -1), pair, strict=True):
+            count = len(sums.key)
+            columns = {
+                "layer": np.full(count, layer),
+                "neuron": sums.key // vocab,
+                "polarity": np.full(count, polarity),
+                "token_id": sums.key % vocab,
+                "n": sums.n,
+                "sum": sums.sum,
+                "max": sums.high,
+                "min": sums.low,
+            }
+            parts.append(pa.table(columns).cast(schema))
+    return pa.concat_tables(parts)

@@ -1,0 +1,139 @@
+"""Candidate activations -> the strongest of each sign and a sample inside quantile strata, for every neuron.
+
+A list is one (layer, neuron, sign, stratum). Stratum 0 keeps the strongest. Stratum 1 samples weak activations (of
+that sign, up to the firing threshold) at one position in WEAK_SHARE, chosen by hash; strata 2.. sample firings, cut
+into bins of equal calibration count, the last being the strongest. A sample keeps the smallest priorities, a hash of
+neuron, context and position. What a list holds depends on the set of candidates alone, not on their order: ties are
+broken by (context, position), so lists of shards can be merged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+Floats = npt.NDArray[np.float32]
+
+WEAK_SHARE = 32
+_OPEN = np.uint64(2**64 - 1)
+_FLUSH = 1 << 15
+_ORDER_BITS = np.uint64(34)  # an order is below 2^33, so list and order fit one integer for up to 2^30 lists
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """One entry per candidate; `order` is smaller for the better one of a list, `window` [n, 2 w + 1] float32.
+
+    `window` is centred on the position; entries outside the context (see `length`) mean nothing.
+    """
+
+    group: Ints  # index of the list: ((layer * d_mlp + neuron) * 2 + negative) * (strata + 1) + stratum
+    order: Words
+    context_id: Ints
+    position: Ints
+    length: Ints
+    value: Floats
+    window: Floats
+
+
+class Exemplars:
+    """The running lists of a model. Memory: about 60 + 4 (2 w + 1) bytes an entry, twice while lists are sorted."""
+
+    def __init__(self, neurons: int, *, top: int, strata: int, per_stratum: int, window: int) -> None:
+        self.strata = strata
+        lists = neurons * 2 * (strata + 1)
+        self._size = np.where(np.arange(lists) % (strata + 1) == 0, top, per_stratum)
+        self.limit = np.full(lists, _OPEN)  # the worst `order` that may still enter; read by other threads
+        self.kept = empty_candidates(window)
+        self._waiting: list[Candidates] = []
+        self._count = 0
+
+    def add(self, found: Candidates) -> None:
+        """Offer candidates."""
+        self._waiting.append(found)
+        self._count += len(found.group)
+        if self._count > max(_FLUSH, len(self.kept.group) // 2) or len(self.kept.group) == 0:
+            self.flush()
+
+    def flush(self) -> None:
+        """Sort the offered candidates into the lists."""
+        merged = _concat([self.kept, *self._waiting])
+        self._waiting, self._count = [], 0
+        self.kept = _take(merged, self.best(merged.group, merged.order, merged.context_id, merged.position))
+        full = self.ranks() == self._size[self.kept.group] - 1
+        limit = self.limit.copy()
+        limit[self.kept.group[full]] = self.kept.order[full]
+        self.limit = limit  # replaced as a whole: a reader sees the old or the new one, both are safe
+
+    def best(self, group: Ints, order: Words, context_id: Ints, position: Ints) -> Ints:
+        """Indices of the candidates that their lists have room for, by (list, order, context, position)."""
+        by = _sorted(group.astype(np.uint64) << _ORDER_BITS | order, context_id, position)
+        return by[_ranks(group[by]) < self._size[group[by]]]
+
+    def ranks(self) -> Ints:
+        """Rank of every kept entry within its list, from 0."""
+        return _ranks(self.kept.group)
+
+
+def _sorted(packed: Words, context_id: Ints, position: Ints) -> Ints:
+    """Sort by (packed, context, position); one integer sort, then only equal integers by the rest."""
+    by = np.argsort(packed)
+    found = packed[by]
+    same = found[1:] == found[:-1]
+    tied = np.flatnonzero(np.append(same, False) | np.append(False, same)[: len(found)]) if len(found) else by
+    among = by[tied]
+    by[tied] = among[np.lexsort((position[among], context_id[among], packed[among]))]
+    return by
+
+
+def _ranks(group: Ints) -> Ints:
+    """Rank within runs of equal values of a sorted array."""
+    first = np.flatnonzero(np.append(True, group[1:] != group[:-1])[: len(group)])
+    return np.arange(len(group)) - np.repeat(first, np.diff(np.append(first, len(group))))
+
+
+def strength_order(value: Floats) -> Words:
+    """Order of stratum 0: the larger |a|, the smaller."""
+    return np.uint64(1 << 32) - np.abs(value).view(np.uint32).astype(np.uint64)
+
+
+def strength_of(order: Words) -> Floats:
+    """Turn a stratum 0 order back into |a|; 0 for a list that is not full."""
+    bits = np.where(order == _OPEN, np.uint64(0), np.uint64(1 << 32) - np.minimum(order, np.uint64(1 << 32)))
+    return bits.astype(np.uint32).view(np.float32)
+
+
+def position_hash(context_id: Ints, position: Ints) -> Words:
+    """Hash a position of the corpus to 64 bits."""
+    return _mix(_mix(context_id.astype(np.uint64)) + position.astype(np.uint64))
+
+
+def priority(position_hash: Words, neuron: Ints) -> Words:
+    """Priority of (neuron of the model, position): 32 bits, the smaller the earlier chosen."""
+    return _mix(position_hash + neuron.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
+
+
+def _mix(x: Words) -> Words:
+    """Apply the finaliser of splitmix64 (Steele, Lea, Flood 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def empty_candidates(window: int) -> Candidates:
+    """No candidates, with windows of `window` positions on either side."""
+    whole, real = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+    shown = np.empty((0, 2 * window + 1), dtype=np.float32)
+    return Candidates(whole, np.empty(0, dtype=np.uint64), whole, whole, whole, real, shown)
+
+
+def _concat(parts: list[Candidates]) -> Candidates:
+    return Candidates(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Candidates)))
+
+
+def _take(found: Candidates, index: Ints) -> Candidates:
+    return Candidates(*(getattr(found, f.name)[index] for f in fields(Candidates)))
