@@ -46,6 +46,7 @@ class BlockTrace:
     gate: Tensor | None = None  # [T, N] before the activation
     up: Tensor = field(default_factory=lambda: torch.empty(0))  # [T, N]; ungated: before the activation
     hidden: Tensor = field(default_factory=lambda: torch.empty(0))  # [T, N] the neurons
+    uncut: Tensor = field(default_factory=lambda: torch.empty(0))  # [T, N] the same, never a leaf
 
 
 @dataclass
@@ -170,6 +171,7 @@ def _mlp_forward(block: Block) -> Callable[[Tensor], Tensor]:
             record.gate = gate[0].detach()
             active = gate * activation_ratio(block.act, gate.detach())
             hidden = _half(active, up) if trace.rules.half else active * up
+        record.uncut = hidden[0]
         hidden = hidden.detach().requires_grad_(torch.is_grad_enabled()) if trace.rules.leaves else hidden
         record.hidden = hidden[0]
         output: Tensor = block.down(record.hidden[None])

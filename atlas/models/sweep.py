@@ -126,14 +126,16 @@ def through_attention(block: BlockMaps, record: BlockTrace, cotangent: Tensor) -
     """Cotangents [T, K, d] after the attention half -> before it, and what its biases add (summed over K)."""
     positions, count, _ = cotangent.shape
     heads = record.pattern.shape[0]
-    mixed = (cotangent @ block.output.weight).view(positions, count, heads, -1).permute(2, 0, 1, 3)
-    size = mixed.shape[-1]
+    size = block.output.weight.shape[1] // heads
+    mixed = (cotangent @ block.output.weight).view(positions, count, heads, size).permute(2, 0, 1, 3)
     groups = block.value.weight.shape[0] // size
     pattern = record.pattern.to(cotangent.dtype).transpose(1, 2)
     summed = (
-        (pattern @ mixed.reshape(heads, positions, -1)).view(groups, heads // groups, positions, count, size).sum(1)
+        (pattern @ mixed.reshape(heads, positions, count * size))
+        .view(groups, heads // groups, positions, count, size)
+        .sum(1)
     )
-    values = summed.permute(1, 2, 0, 3).reshape(positions, count, -1)
+    values = summed.permute(1, 2, 0, 3).reshape(positions, count, groups * size)
     normed = values @ block.value.weight
     share = _share(block.output.bias, cotangent) + _share(block.value.bias, values)
     share += _share(block.attention_norm.bias, normed)
