@@ -1,0 +1,1 @@
+"""Answers -> files that other tools read; nothing here imports torch."""
