@@ -70,7 +70,7 @@ class Exemplars:
         self.limit = limit  # replaced as a whole: a reader sees the old or the new one, both are safe
 
     def best(self, group: Ints, order: Words, context_id: Ints, position: Ints) -> Ints:
-        """Indices of the candidates that their lists have room for, by (list, order, context, position)."""
+        """Choose the candidates that their lists have room for: indices by (list, order, context, position)."""
         by = _sorted(group.astype(np.uint64) << _ORDER_BITS | order, context_id, position)
         return by[_ranks(group[by]) < self._size[group[by]]]
 

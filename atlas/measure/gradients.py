@@ -1,0 +1,160 @@
+"""Calibration documents -> sums of activations and gradients per neuron: what pruning scores are made of (pruning.md).
+
+One forward and one backward per batch. L is the negative log likelihood summed (not averaged) over predicted tokens of
+the batch, g = dL/da at every position; documents do not see each other, so g is that of the document alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from atlas.errors import ModelError
+from atlas.measure.batches import (
+    Batch,
+    Counts,
+    Reading,
+    documents_in,
+    one_thread,
+    read_batches,
+    shard_documents,
+    work_in_order,
+)
+from atlas.measure.corpus import Corpus, context_length
+from atlas.models.adapter import Adapter
+from atlas.progress import Progress
+from atlas.shards import Shard, new_shard
+
+__all__ = ["GradientOptions", "gradients_of", "measure", "recorded"]
+
+_SUMS = ("s_a", "s_a2", "s_abs", "s_g2", "s_ag", "s_a2g2", "s_absag", "s_ag2")
+
+
+@dataclass(frozen=True)
+class GradientOptions:
+    """How the documents are read; lengths in tokens."""
+
+    context_length: int | None = None  # BOS included; None: the model's, at most 512
+    batch_tokens: int = 2048
+    block_documents: int = 64
+    skip_bos: bool = True
+
+
+def measure(
+    adapter: Adapter,
+    corpus: Corpus,
+    root: Path,
+    *,
+    shard: Shard,
+    options: GradientOptions,
+    progress: Progress,
+    workers: int,
+) -> None:
+    """Write one shard of gradient_stats (tables.SHARDS), rows by layer and neuron.
+
+    n_tokens counts positions as the activation pass does: position 0 of every context and BOS tokens are left out
+    (with `skip_bos`), but their losses are part of L. The last position of a context predicts nothing: it counts and
+    its g is 0. Products and sums are in float64, added in the order of the batches. Facts of the marker: as in
+    activations.measure. Memory: the graph of one batch a worker. Raises InputError for the corpus and options,
+    ModelError for values that are not finite.
+    """
+    reading = Reading(
+        context_length(adapter.spec, options.context_length),
+        options.batch_tokens,
+        options.block_documents,
+        options.skip_bos,
+    )
+    spec, counts, counted = adapter.spec, Counts(), 0
+    sums = np.zeros((spec.layers, len(_SUMS), spec.d_mlp))
+    owned = shard_documents(corpus, shard, reading)
+    batches = read_batches(corpus, owned, tokenizer=adapter.tokenizer, reading=reading, counts=counts)
+    with one_thread(), recorded(adapter) as record, new_shard(root, shard) as draft:
+        with progress.task("gradients", len(owned), "documents") as task:
+            for batch, found in work_in_order(batches, lambda b: _look(adapter, record, b), workers=workers):
+                sums += found
+                counted += len(batch.rows)
+                task.advance(documents_in(batch))
+        columns = dict(zip(_SUMS, sums.transpose(1, 0, 2).reshape(len(_SUMS), -1), strict=True))
+        place = {
+            "layer": np.repeat(np.arange(spec.layers), spec.d_mlp),
+            "neuron": np.tile(np.arange(spec.d_mlp), spec.layers),
+        }
+        draft.write("gradient_stats", pa.table({**place, "n_tokens": np.full(spec.neurons, counted), **columns}))
+        draft.facts.update(vars(counts))
+
+
+class Record(threading.local):
+    """The activations of the forward pass that runs in this thread, by layer; a hook fills it."""
+
+    activations: list[Tensor] | None = None
+
+
+@contextmanager
+def recorded(adapter: Adapter) -> Iterator[Record]:
+    """Put a hook on every down projection that makes its input differentiable; removed at the end."""
+    record = Record()
+
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if record.activations is not None:
+            # the first one has no history (weights need no gradient): it becomes a leaf, the others follow from it
+            record.activations.append(inputs[0] if inputs[0].requires_grad else inputs[0].requires_grad_())
+
+    with ExitStack() as stack:
+        for block in adapter.blocks:
+            stack.callback(block.down.register_forward_pre_hook(keep).remove)
+        yield record
+
+
+def gradients_of(adapter: Adapter, record: Record, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (a, dL/da) of every layer, each [contexts, longest, d_mlp] in the model's dtype."""
+    ids = torch.from_numpy(batch.input_ids).to(adapter.device)
+    record.activations = []
+    with torch.enable_grad():
+        logits: Any = adapter.model(input_ids=ids, use_cache=False).logits
+        activations, record.activations = record.activations, None
+        gradients = torch.autograd.grad(_loss(logits, ids, batch), activations)
+    for a, g in zip(activations, gradients, strict=True):
+        yield a.detach(), g
+
+
+def _loss(logits: Tensor, ids: Tensor, batch: Batch) -> Tensor:
+    targets = ids[:, 1:].clone()
+    for row, context in enumerate(batch.contexts):
+        targets[row, len(context.token_ids) - 1 :] = -100  # padding is not predicted
+    wide = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))
+    return nn.functional.cross_entropy(wide.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum")
+
+
+def _look(adapter: Adapter, record: Record, batch: Batch) -> Any:
+    """Sum over one batch: [layers, 8, d_mlp] float64."""
+    if not len(batch.rows):
+        return 0.0
+    rows = torch.from_numpy(batch.rows).to(adapter.device)
+    found = []
+    for layer, (a, g) in enumerate(gradients_of(adapter, record, batch)):
+        sums = _sums(a.flatten(0, 1)[rows].double(), g.flatten(0, 1)[rows].double())
+        if not bool(torch.isfinite(sums).all()):
+            raise ModelError(
+                f"activations or gradients of layer {layer} are not finite (NaN or infinite); "
+                "check the model's weights, or measure in float32 if they are half precision"
+            )
+        found.append(sums.cpu().numpy())
+    return np.stack(found)
+
+
+def _sums(a: Tensor, g: Tensor) -> Tensor:
+    """Order of _SUMS; a, g [positions, d_mlp] float64, overwritten."""
+    ag = a * g
+    rows = [a.sum(0), a.abs().sum(0), ag.sum(0), ag.abs().sum(0)]
+    ag2 = torch.mul(ag, g).sum(0)
+    square = [a.square_().sum(0), g.square_().sum(0), ag.square_().sum(0)]
+    return torch.stack([rows[0], square[0], rows[1], square[1], rows[2], square[2], rows[3], ag2])
