@@ -55,7 +55,7 @@ class Quiet:
 class _Line:
     def __init__(self, title: str, total: int, unit: str, *, live: bool) -> None:
         self._title, self._total, self._unit, self._live = title, total, unit, live
-        self._done, self._start, self._shown = 0, time.monotonic(), 0.0
+        self._done, self._start, self._shown = 0, time.monotonic(), time.monotonic()
 
     def advance(self, amount: int = 1) -> None:
         """Count and, at most four times a second (every 10 s into a file), redraw."""

@@ -27,7 +27,9 @@ def input_hashes(recipe: Recipe, *, cache: Path) -> dict[str, str]:
     check_folder(folder)
     corpus = recipe.path(recipe.corpus)
     if not corpus.is_file():
-        raise InputError(f"no corpus at {corpus}; set corpus in {recipe.origin.name} to a JSON, JSONL, text or Parquet file")
+        raise InputError(
+            f"no corpus at {corpus}; set corpus in {recipe.origin.name} to a JSON, JSONL, text or Parquet file"
+        )
     known = _read_cache(cache)
     files = [*sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".model")), corpus]
     stamps = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in files}

@@ -1,7 +1,7 @@
 """The build as a list of functions one can read: first measuring steps (model -> shards), then table steps.
 
-A step's key hashes its version, its parameters and the keys of what it needs; a step whose key is already in the
-ledger (tables) or on disk (shards) is not run again. Raise `version` when a step's code changes its output.
+A step's key hashes its version, its SQL, its parameters and the keys of what it needs; a step whose key is already in
+the ledger (tables) or on disk (shards) is not run again. Raise `version` when a step's Python changes its output.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Literal
 from atlas.build.context import Context, key_of
 from atlas.build.recipe import Recipe
 from atlas.shards import Shard
+from atlas.store.sqlfiles import sql_text
 
 SHORTEST_PROMPT = 4  # a prompt shorter than this many tokens says nothing about circuits
 
@@ -31,6 +32,7 @@ class Step:
     parameters: Callable[[Recipe], Any] = lambda _: None
     wanted: Callable[[Recipe], bool] = lambda _: True
     shards: Callable[[Recipe], int] = lambda _: 1
+    sql: tuple[str, ...] = ()  # files of sql/ingest that it runs
     version: int = 1
 
 
@@ -118,9 +120,7 @@ def measure_relp(context: Context, root: Path, shard: Shard) -> None:
     from atlas.measure.relp import RelpOptions, measure
 
     section = context.recipe.relp
-    options = RelpOptions(
-        tau=section.tau, top_k=section.top_k, max_nodes=section.max_nodes, max_tokens=section.tokens
-    )
+    options = RelpOptions(tau=section.tau, top_k=section.top_k, max_nodes=section.max_nodes, max_tokens=section.tokens)
     measure(
         context.adapter,
         prompts(context),
@@ -210,9 +210,7 @@ def table_exemplars(context: Context) -> int:
 
     root = context.root("activations")
     rows = ingest_exemplars(context.con, activations=root, corpus=context.corpus.name)
-    return rows + ingest_token_statistics(
-        context.con, activations=root, keep=context.recipe.activations.tokens_kept
-    )
+    return rows + ingest_token_statistics(context.con, activations=root, keep=context.recipe.activations.tokens_kept)
 
 
 def table_logit_lens(context: Context) -> int:
@@ -360,8 +358,16 @@ STEPS: tuple[Step, ...] = (
         table_model,
         ("logit_lens", "activations"),
         lambda r: [r.name, r.description, r.model, r.dtype],
+        sql=("vocab",),
     ),
-    Step("table:statistics", "neuron statistics", "table", table_statistics, ("activations", "gradients")),
+    Step(
+        "table:statistics",
+        "neuron statistics",
+        "table",
+        table_statistics,
+        ("activations", "gradients"),
+        sql=("neuron_stats",),
+    ),
     Step(
         "table:exemplars",
         "exemplars",
@@ -369,10 +375,19 @@ STEPS: tuple[Step, ...] = (
         table_exemplars,
         ("activations",),
         lambda r: r.activations.tokens_kept,
+        sql=("exemplars", "contexts", "token_stats"),
     ),
     Step("table:logit_lens", "logit lens", "table", table_logit_lens, ("logit_lens",)),
     Step("table:wiring", "wiring", "table", table_wiring, ("wiring",)),
-    Step("table:edges", "edges", "table", table_edges, ("relp", "table:wiring"), lambda r: vars(r.edges)),
+    Step(
+        "table:edges",
+        "edges",
+        "table",
+        table_edges,
+        ("relp", "table:wiring"),
+        lambda r: vars(r.edges),
+        sql=("edges", "token_edges", "edges_top", "wiring_edges", "neuron_graphs"),
+    ),
     Step(
         "table:cooccurrence",
         "co-occurrence",
@@ -380,8 +395,9 @@ STEPS: tuple[Step, ...] = (
         table_cooccurrence,
         ("table:edges",),
         lambda r: vars(r.cooccurrence),
+        sql=("cooccurrence",),
     ),
-    Step("table:pruning", "pruning scores", "table", table_pruning, ("weights", "table:statistics")),
+    Step("table:pruning", "pruning scores", "table", table_pruning, ("weights", "table:statistics"), sql=("pruning",)),
     Step("table:infomap", "modules (Infomap)", "table", table_infomap, ("table:edges",), lambda r: vars(r.cluster)),
     Step(
         "table:labels",
@@ -389,6 +405,7 @@ STEPS: tuple[Step, ...] = (
         "table",
         table_labels,
         ("table:model", "table:statistics", "table:exemplars", "table:logit_lens", "table:edges"),
+        sql=("rule_input", "rule_output", "rule_edges"),
     ),
     Step(
         "table:neurons",
@@ -396,6 +413,7 @@ STEPS: tuple[Step, ...] = (
         "table",
         table_neurons,
         ("table:pruning", "table:infomap", "table:labels", "table:exemplars", "table:edges", "table:cooccurrence"),
+        sql=("neurons", "clusters"),
     ),
 )
 
@@ -412,5 +430,6 @@ def step_keys(recipe: Recipe, inputs: Mapping[str, str]) -> dict[str, str]:
         below = {name: keys[name] for name in step.needs if name in keys}
         own = step.parameters(recipe)
         content = inputs if step.kind == "measure" else None
-        keys[step.name] = key_of(step.name, step.version, own, below, content)
+        text = [sql_text("ingest", name) for name in step.sql]
+        keys[step.name] = key_of(step.name, step.version, own, below, content, text)
     return keys

@@ -7,7 +7,8 @@ WITH merged AS (
            sum(s4 ORDER BY shard) AS s4, sum(abs_sum ORDER BY shard) AS abs_sum,
            sum(n_active)::BIGINT AS n_active, sum(n_fired_pos)::BIGINT AS n_fired_pos,
            sum(n_fired_neg)::BIGINT AS n_fired_neg,
-           any_value(fire_pos) AS fire_pos, any_value(fire_neg) AS fire_neg, min(min) AS min, max(max) AS max,
+           nullif(any_value(fire_pos), 'inf'::FLOAT) AS fire_pos,
+           nullif(any_value(fire_neg), '-inf'::FLOAT) AS fire_neg, min(min) AS min, max(max) AS max,
            any_value(hist_lo) AS hist_lo, any_value(hist_hi) AS hist_hi,
            sum(calib_gate ORDER BY shard) / sum(n_tokens) AS calib_gate,
            sum(calib_up ORDER BY shard) / sum(n_tokens) AS calib_up

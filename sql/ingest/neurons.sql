@@ -1,8 +1,8 @@
 -- Everything measured and derived -> one row per neuron of the model. The label is the first of: manual, two-pass
 -- (output first), autointerp, rule (the clearest, input first); input_label and output_label likewise per pass.
 WITH sizes AS (
-    SELECT max(value::INTEGER) FILTER (key = 'num_layers') AS layers,
-           max(value::INTEGER) FILTER (key = 'neurons_per_layer') AS d_mlp FROM metadata
+    SELECT max(try_cast(value AS INTEGER)) FILTER (key = 'num_layers') AS layers,
+           max(try_cast(value AS INTEGER)) FILTER (key = 'neurons_per_layer') AS d_mlp FROM metadata
 ), everyone AS (
     SELECT (id // d_mlp)::INTEGER AS layer, (id % d_mlp)::INTEGER AS neuron, id AS feature_id
     FROM sizes, range(0, layers * d_mlp) AS ids(id)

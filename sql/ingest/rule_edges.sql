@@ -4,7 +4,7 @@ WITH names AS (
     SELECT layer, neuron, min_by(short_label, (CASE interpretability WHEN 'high' THEN 0 WHEN 'medium' THEN 1 ELSE 2 END, -polarity)) AS name
     FROM labels WHERE "pass" = 'input' GROUP BY layer, neuron
 ), sized AS (
-    SELECT max(value::INTEGER) AS d_mlp FROM metadata WHERE key = 'neurons_per_layer'
+    SELECT max(try_cast(value AS INTEGER)) AS d_mlp FROM metadata WHERE key = 'neurons_per_layer'
 ), out_edges AS (
     SELECT e.src, e.tgt, e.weight_sum, e.weight_abs_sum, e.count,
            row_number() OVER (PARTITION BY e.src ORDER BY e.weight_abs_sum DESC, e.tgt) AS place,
