@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import duckdb
-import pyarrow as pa
 
 from atlas.errors import StoreError
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # 70 ms that a reader does not need
 
 
 @contextmanager
