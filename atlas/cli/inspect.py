@@ -1,0 +1,99 @@
+"""What an atlas is, whether it is sound, and any SELECT."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from atlas.cli.options import View, view_options
+
+
+@click.command(epilog="Example: atlas info --format json")
+@click.option("--hash", "with_hash", is_flag=True, help="Also the content hash (reads the whole file).")
+@view_options
+def info(view: View, with_hash: bool) -> None:
+    """What an atlas is and holds: model, sizes, rows, edge method, quality of its graphs, ingests."""
+    with view.open() as a:
+        facts = a.info()
+        if with_hash:
+            facts["hash"] = a.hash()
+        view.show_data(facts, info_text(facts))
+
+
+@click.command(epilog="Example: atlas check --atlas data/demo.duckdb")
+@view_options
+def check(view: View) -> None:
+    """Run every check of sql/checks; exit code 1 when one fails."""
+    with view.open() as a:
+        results = a.check()
+    rows = [
+        {"check": r.name, "healthy": r.healthy, "bad_rows": r.bad_rows, "meaning": r.meaning, "sample": r.sample}
+        for r in results
+    ]
+    view.show_data(rows, "\n".join(map(_verdict, rows)))
+    bad = sum(not r.healthy for r in results)
+    click.echo(f"{len(results) - bad} of {len(results)} checks passed", err=True)
+    if bad:
+        raise SystemExit(1)
+
+
+@click.command(epilog="""Example: atlas sql "FROM label_search('aspirin')" """)
+@click.argument("text")
+@click.option("--explain", "plan", is_flag=True, help="Show DuckDB's plan instead of rows.")
+@view_options
+def sql(view: View, text: str, plan: bool) -> None:
+    """Any SELECT over the tables and macros, read-only; - reads it from stdin."""
+    with view.open() as a:
+        answer = a.sql(sys.stdin.read() if text == "-" else text)
+        if view.rows:
+            answer = a.sql(f"SELECT * FROM ({answer.statement}\n) LIMIT $max_rows", {"max_rows": view.rows})
+        if plan:
+            click.echo(answer.explain())
+        else:
+            view.show(answer)
+
+
+def info_text(facts: dict[str, Any]) -> str:
+    """The facts as text: identity, sizes, quality of the graphs, rows, ingests."""
+    from atlas.cli.render import text_table
+
+    graphs = facts["graphs"]
+    lines = [
+        f"{facts['file']}  {facts['bytes'] / 1e6:.1f} MB, schema {facts['schema']}",
+        f"model     {facts['model'] or 'unknown'} (revision {facts['revision'] or 'unknown'})",
+        f"neurons   {facts['neurons']} = {facts['layers']} layers x {facts['neurons_per_layer']}, "
+        f"{facts['labelled']} labelled, {facts['in_modules']} in modules",
+        f"edges     {facts['tables'].get('edges', 0)}, method {facts['edge_method'] or 'unknown'}, "
+        f"truncation {facts['edge_truncation'] or 'none'}",
+    ]
+    if graphs["graphs"]:
+        lines += [
+            f"graphs    {graphs['graphs']}, explained share median {_share(graphs['explained_median'])} "
+            f"(lowest {_share(graphs['explained_min'])})",
+            f"          completeness residual median {_small(graphs['residual_median'])}, "
+            f"largest {_small(graphs['residual_max'])}",
+        ]
+    if "hash" in facts:
+        lines.append(f"hash      {facts['hash']}")
+    lines += ["", text_table([{"table": t, "rows": n} for t, n in facts["tables"].items()])]
+    if facts["missing_tables"]:
+        lines += ["", f"without   {', '.join(facts['missing_tables'])}"]
+    if facts["ingests"]:
+        lines += ["", text_table(facts["ingests"])]
+    return "\n".join(lines)
+
+
+def _share(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1%}"
+
+
+def _small(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1e}"
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    if row["healthy"]:
+        return f"ok    {row['check']}"
+    return f"FAIL  {row['check']}: {row['bad_rows']} bad rows, for example {row['sample'][0]}\n      {row['meaning']}"

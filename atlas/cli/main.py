@@ -1,0 +1,94 @@
+"""`atlas`: commands by name, imported only when called; failures become one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from atlas.errors import AtlasError, InputError
+
+# name: (module:function, one line of help). `atlas --help` imports none of them.
+COMMANDS = {
+    "neuron": ("atlas.cli.query:neuron", "One neuron: labels, tokens, texts, edges, wiring."),
+    "search": ("atlas.cli.query:search", "Neurons by the words of their labels."),
+    "tokens": ("atlas.cli.query:tokens", "Tokens that fire a neuron, module or selection."),
+    "fires-on": ("atlas.cli.query:fires_on", "Neurons that fire on a token or a category of tokens."),
+    "edges": ("atlas.cli.query:edges", "Edges between two selections."),
+    "ego": ("atlas.cli.query:ego", "The neighbourhood of a selection."),
+    "cluster": ("atlas.cli.query:cluster", "Modules: list, show, members."),
+    "prune": ("atlas.cli.query:prune", "Neurons that are safest to remove."),
+    "info": ("atlas.cli.inspect:info", "What an atlas is and holds."),
+    "check": ("atlas.cli.inspect:check", "Check an atlas; exit code 1 when a check fails."),
+    "sql": ("atlas.cli.inspect:sql", "Any SELECT over tables and macros."),
+    "build": ("atlas.cli.build:build", "Build an atlas from a recipe."),
+    "export": ("atlas.cli.export:export", "Write an atlas in the formats of other tools."),
+    "artifacts": ("atlas.cli.export:artifacts", "List the files a build makes."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and help without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of one command; None for an unknown name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, function = COMMANDS[cmd_name][0].partition(":")
+        try:
+            command = getattr(importlib.import_module(module), function)
+        except ModuleNotFoundError as error:
+            needs = f"atlas {cmd_name} needs {error.name}, which is not installed"
+            raise InputError(f"{needs}; pip install 'atlas-neurons[all]'") from error
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands from COMMANDS alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, epilog="Example: atlas --help; atlas search aspirin; atlas neuron L24/N5326")
+@click.version_option(package_name="atlas-neurons", prog_name="atlas")
+def cli() -> None:
+    """Query a transformer's MLP neurons: what fires them, what they write to, which circuit they are in.
+
+    The atlas file is --atlas FILE, else $ATLAS_FILE, else the only *.duckdb file under ./data.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the console script: exit code 0, 1 or 2, 130 after Ctrl-C."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        result = cli.main(arguments, prog_name="atlas", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except AtlasError as error:
+        click.echo(f"atlas: {error}", err=True)
+        return error.exit_code
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("atlas: interrupted", err=True)
+        return 130
+    except BrokenPipeError:  # the reader, for example `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    main()

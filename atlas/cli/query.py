@@ -1,0 +1,202 @@
+"""Questions about neurons, tokens, edges, modules and pruning, one command each."""
+
+from __future__ import annotations
+
+import click
+
+from atlas.cli.options import View, selection, view_options
+from atlas.errors import InputError
+
+POLARITY = click.option(
+    "--polarity", type=click.Choice(["+", "-"]), default="+", show_default=True, help="Sign of firing."
+)
+CONTEXTS = click.option("--contexts", is_flag=True, help="Show texts instead of the table.")
+
+
+@click.command(epilog="Example: atlas neuron L24/N5326")
+@click.argument("neuron_id", metavar="NEURON")
+@view_options
+def neuron(view: View, neuron_id: str) -> None:
+    """One neuron's card: labels, what fires it, what it promotes, its edges, wiring and pruning score.
+
+    NEURON is L24/N5326, 24_5326, 24:5326 or a feature id. --limit is the rows of each list.
+    """
+    with view.open() as a:
+        card = a.neuron(neuron_id, k=view.limit(8) or a.layers * a.d_mlp)
+        view.show_data(card.to_dict() if view.format != "table" else None, str(card) if view.format == "table" else "")
+        for note in card.notes:
+            click.echo(f"note: {note}", err=True)
+
+
+@click.command(epilog="Example: atlas search 'aspirin drug*' --layers 10-20")
+@click.argument("words", nargs=-1, required=True)
+@click.option("--mode", type=click.Choice(["words", "regex"]), default="words", show_default=True, help="How to match.")
+@click.option("--field", default="all", show_default=True, help="label, description, input_label, output_label or all.")
+@click.option("--layers", metavar="A-B", help="Only these layers.")
+@click.option("--cluster", metavar="PATH", help="Only this module.")
+@click.option("--type", "kind", help="Only neurons with a label of this type.")
+@click.option("--source", help="Only neurons with a label from this source (llm, rule, manual ...).")
+@click.option("--explain", "parts", is_flag=True, help="Show the score parts of each word instead.")
+@view_options
+def search(view: View, words: tuple[str, ...], mode: str, field: str, parts: bool, **filters: str | None) -> None:
+    """Neurons whose labels contain WORDS (any of them, best first; a trailing * makes a prefix)."""
+    from atlas.query.search import Where, explain
+
+    where = Where(_layers(filters["layers"]), filters["cluster"], filters["kind"], filters["source"])
+    with view.open() as a:
+        if parts:
+            view.show(explain(a, " ".join(words), field=field))
+        else:
+            view.show(a.search(" ".join(words), mode=mode, field=field, where=where, limit=view.limit(20)))  # type: ignore[arg-type]
+
+
+@click.command(epilog="Example: atlas tokens cluster:158.4 --polarity -")
+@click.argument("neurons", nargs=-1, required=True)
+@POLARITY
+@CONTEXTS
+@view_options
+def tokens(view: View, neurons: tuple[str, ...], polarity: str, contexts: bool) -> None:
+    """Tokens that fire NEURONS strongly.
+
+    NEURONS: ids, cluster:PATH, layer:A-B, label:TEXT, or - to read ids from stdin.
+    """
+    with view.open() as a:
+        if contexts:
+            view.show(a.exemplars(selection(neurons), polarity=polarity, k=view.limit(20)))  # type: ignore[arg-type]
+        else:
+            view.show(a.tokens(selection(neurons), polarity=polarity, limit=view.limit(20)))  # type: ignore[arg-type]
+
+
+@click.command("fires-on", epilog="Example: atlas fires-on dog cat")
+@click.argument("words", nargs=-1, required=True)
+@POLARITY
+@click.option("--at-least", default=1, show_default=True, help="Fewest strong firings.")
+@CONTEXTS
+@view_options
+def fires_on(view: View, words: tuple[str, ...], polarity: str, at_least: int, contexts: bool) -> None:
+    """Neurons that fire strongly on the token WORD; with several, on that category (recall is averaged).
+
+    A word matches the token with or without spaces around it.
+    """
+    with view.open() as a:
+        found = a.fires_on(*words, polarity=polarity, at_least=at_least, limit=view.limit(20))  # type: ignore[arg-type]
+        if contexts and len(found):
+            ids: list[object] = [(row["layer"], row["neuron"]) for row in found.rows()]
+            found = a.exemplars(ids, tokens=list(words), polarity=polarity, k=view.limit(20))  # type: ignore[arg-type]
+        view.show(found)
+
+
+@click.command(epilog="Example: atlas edges --from cluster:158 --to layer:20-30 --min-count 5")
+@click.option("--from", "sources", multiple=True, metavar="NEURONS", help="Sources: ids, cluster:, layer:, label:.")
+@click.option("--to", "targets", multiple=True, metavar="NEURONS", help="Targets; without it any neuron.")
+@click.option("--min-weight", default=0.0, help="Smallest mean |weight|.")
+@click.option("--min-count", default=1, help="Fewest observations.")
+@click.option("--by-cluster", is_flag=True, help="Collapse to modules.")
+@click.option("--level", type=click.IntRange(min=1), help="Level of the modules, 1 = top.")
+@view_options
+def edges(view: View, sources: tuple[str, ...], targets: tuple[str, ...], by_cluster: bool, level: int | None,
+          **least: float) -> None:  # fmt: skip
+    """Edges between two selections, strongest first, with the evidence for each."""
+    with view.open() as a:
+        found = a.edges(
+            selection(sources) or None, selection(targets) or None, min_weight=least["min_weight"],
+            min_count=int(least["min_count"]), limit=view.limit(50),
+        )  # fmt: skip
+        view.show(found.by_cluster(level, limit=view.limit(50)) if by_cluster or level else found)
+
+
+@click.command(epilog="Example: atlas ego L24/N5326 --hops 2 --top 5")
+@click.argument("neurons", nargs=-1, required=True)
+@click.option("--hops", default=1, show_default=True, help="How far to go.")
+@click.option("--top", default=10, show_default=True, help="Strongest edges followed from each node and direction.")
+@click.option("--direction", type=click.Choice(["both", "downstream", "upstream"]), default="both", show_default=True)
+@view_options
+def ego(view: View, neurons: tuple[str, ...], hops: int, top: int, direction: str) -> None:
+    """The neighbourhood of NEURONS: nodes, then the edges among them."""
+    from atlas.cli.render import notes, text_table
+
+    with view.open() as a:
+        found = a.ego(selection(neurons), hops=hops, top=top, direction=direction, limit=view.limit(200))
+        if view.format in ("csv", "parquet"):
+            return view.show(found.edges)
+        nodes = text_table(found.nodes.rows(), list(found.nodes.headline))
+        text = f"{len(found.nodes)} nodes\n{nodes}\n\n{found.edges.total} edges\n"
+        view.show_data(found.to_dict(), text + text_table(found.edges.rows(), list(found.edges.headline)))
+        notes(found.edges)
+
+
+@click.group()
+def cluster() -> None:
+    """Modules of the primary clustering."""
+
+
+@cluster.command("list", epilog="Example: atlas cluster list --level 1")
+@click.option("--level", type=click.IntRange(min=1), help="1 = top modules; all levels without it.")
+@click.option("--below", metavar="PATH", help="Only modules below this one.")
+@click.option("--min-size", default=1, show_default=True, help="Fewest neurons.")
+@click.option("--search", "words", metavar="WORDS", help="Only modules with these words in their label.")
+@view_options
+def cluster_list(view: View, level: int | None, below: str | None, min_size: int, words: str | None) -> None:
+    """Modules, largest first."""
+    from atlas.query.clusters import search as search_clusters
+
+    with view.open() as a:
+        if words:
+            view.show(search_clusters(a, words, limit=view.limit(50)))
+        else:
+            view.show(a.clusters(level=level, below=below, min_size=min_size, limit=view.limit(50)))
+
+
+@cluster.command("show", epilog="Example: atlas cluster show 158.4")
+@click.argument("path")
+@view_options
+def cluster_show(view: View, path: str) -> None:
+    """One module: its weights, parts, strongest members and neighbours."""
+    from atlas.cli.render import notes, text_table
+
+    with view.open() as a:
+        card = a.cluster(path, k=view.limit(10))
+        lists = {"Parts": card.parts, "Members": card.members, "Neighbours": card.neighbours}
+        tables = [
+            f"{name}\n{text_table(part.rows(), list(part.headline))}" for name, part in lists.items() if len(part)
+        ]
+        view.show_data(card.to_dict(), "\n\n".join([text_table([card.about]), *tables]))
+        for part in lists.values():
+            notes(part)
+
+
+@cluster.command("members", epilog="Example: atlas cluster members 158.4 --limit 0")
+@click.argument("path")
+@view_options
+def cluster_members(view: View, path: str) -> None:
+    """The neurons of a module and of its parts, largest flow first."""
+    from atlas.query.clusters import members
+
+    with view.open() as a:
+        view.show(members(a, path, limit=view.limit(50)))
+
+
+@click.command(epilog="Example: atlas prune --threshold 5 --layer 12")
+@click.option("--threshold", default=10.0, show_default=True, help="Percentile of candidates within a layer.")
+@click.option("--layer", type=int, help="Only this layer.")
+@click.option("--all", "everything", is_flag=True, help="Also list neurons that are no candidates.")
+@click.option("--summary", "by_layer", is_flag=True, help="Only their number by layer.")
+@view_options
+def prune(view: View, threshold: float, layer: int | None, everything: bool, by_layer: bool) -> None:
+    """Neurons that are safest to remove, safest first."""
+    from atlas.query.pruning import summary
+
+    with view.open() as a:
+        if by_layer:
+            view.show(summary(a, threshold=threshold))
+        else:
+            view.show(a.prune(threshold=threshold, layer=layer, everything=everything, limit=view.limit(50)))
+
+
+def _layers(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, _, last = text.partition("-")
+    if not first.isdigit() or not (last or first).isdigit():
+        raise InputError(f"cannot read layers from {text!r}; use 12 or 10-20")
+    return int(first), int(last or first)

@@ -1,0 +1,1 @@
+"""Tables -> answers, read only: one method = one macro of sql/queries."""

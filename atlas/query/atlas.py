@@ -1,0 +1,301 @@
+"""An atlas file -> an object whose methods are the questions; each binds values to one macro of sql/queries."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal
+
+import duckdb
+
+from atlas.errors import InputError, StoreError
+from atlas.neuron import NeuronId, parse_neuron
+from atlas.query.answer import Answer, macro_call, refuse
+from atlas.query.selector import Selection, select
+from atlas.store.connection import SEARCH_PATH, Limits, open_reader
+from atlas.store.schema import newest_version, require_readable, schema_version
+from atlas.store.sqlfiles import sql_files, sql_text
+
+if TYPE_CHECKING:
+    from atlas.query.circuits import Edges, Ego
+    from atlas.query.clusters import ClusterCard
+    from atlas.query.neurons import Card
+    from atlas.query.search import Where
+    from atlas.store.checks import CheckResult
+
+Polarity = Literal["+", "-"] | int
+
+_BUILT_WITHOUT = {
+    "edges": "attribution graphs",
+    "clusters": "clustering",
+    "vocab": "a vocabulary",
+    "contexts": "activations",
+    "exemplars": "activations",
+    "token_stats": "activations",
+    "neuron_stats": "activations",
+    "labels": "labels",
+    "pruning": "pruning scores",
+}
+
+
+class Atlas:
+    """One atlas file, open read-only; a context manager.
+
+    Answers may be used from several threads: each run has its own cursor. A file of another tool with the tables
+    neurons, edges, clusters and metadata opens unchanged; what it lacks reads as NULL.
+    """
+
+    def __init__(self, path: str | Path, *, limits: Limits | None = None) -> None:
+        self.path = Path(path)
+        self.name = self.path.name
+        self.con = open_reader(path, limits=limits, macros=False)
+        try:
+            self._prepare()
+        except BaseException:
+            self.con.close()
+            raise
+
+    def _prepare(self) -> None:
+        self._lock = threading.RLock()
+        self._macros: set[str] = set()
+        self.schema = schema_version(self.con)
+        require_readable(self.con, self.name)
+        self.missing: frozenset[str] = frozenset()
+        if self.schema < newest_version():
+            from atlas.query.standins import stand_in
+
+            self.missing = stand_in(self.con, self.name)
+        self.metadata: dict[str, str] = dict(self._fetch("SELECT key, value FROM metadata ORDER BY key"))  # type: ignore[arg-type]
+        self.layers, self.d_mlp = self._sizes()
+
+    def _sizes(self) -> tuple[int, int]:
+        if "num_layers" in self.metadata and "neurons_per_layer" in self.metadata:
+            return int(self.metadata["num_layers"]), int(self.metadata["neurons_per_layer"])
+        from atlas.query.standins import mlp_width
+
+        layers = self._fetch("SELECT coalesce(max(layer), 0) + 1 FROM neurons")[0][0]
+        return int(str(layers)), mlp_width(self.con)
+
+    # -- the questions ------------------------------------------------------------------------------------------
+
+    def neuron(self, neuron: object, *, k: int = 10) -> Card:
+        """Everything about one neuron: labels, tokens and texts of both signs, logit lens, edges, wiring, pruning."""
+        from atlas.query.neurons import card
+
+        return card(self, neuron, k=k)
+
+    def exemplars(
+        self,
+        selection: Selection,
+        *,
+        tokens: list[str] | None = None,
+        polarity: Polarity | None = None,
+        k: int | None = 20,
+    ) -> Answer:
+        """Texts on which the neurons fire most strongly, on request only those at the given tokens."""
+        from atlas.query.tokens import exemplars
+
+        return exemplars(self, selection, tokens=tokens, polarity=polarity, k=k)
+
+    def search(
+        self,
+        query: str,
+        *,
+        mode: Literal["words", "regex"] = "words",
+        field: str = "all",
+        where: Where | None = None,
+        limit: int | None = 20,
+    ) -> Answer:
+        """Neurons by the words of their labels (BM25, trailing * = prefix) or by a regular expression, best first."""
+        from atlas.query.search import search
+
+        return search(self, query, mode=mode, field=field, where=where, limit=limit)
+
+    def tokens(self, selection: Selection, *, polarity: Polarity = "+", limit: int | None = 20) -> Answer:
+        """Reverse activation: the tokens that fire a neuron or a set of neurons strongly."""
+        from atlas.query.tokens import tokens
+
+        return tokens(self, selection, polarity=polarity, limit=limit)
+
+    def fires_on(self, *tokens: str, polarity: Polarity = "+", at_least: int = 1, limit: int | None = 20) -> Answer:
+        """The neurons that fire strongly on a token; with several tokens, on that category (recall is averaged)."""
+        from atlas.query.tokens import fires_on
+
+        return fires_on(self, tokens, polarity=polarity, at_least=at_least, limit=limit)
+
+    def edges(
+        self,
+        sources: Selection | None = None,
+        targets: Selection | None = None,
+        *,
+        min_weight: float = 0.0,
+        min_count: int = 1,
+        limit: int | None = 50,
+    ) -> Edges:
+        """Edges between two selections (None = any neuron), strongest first; `.by_cluster()` and `.matrix()`."""
+        from atlas.query.circuits import edges
+
+        return edges(self, sources, targets, min_weight=min_weight, min_count=min_count, limit=limit)
+
+    def ego(
+        self, selection: Selection, *, hops: int = 1, top: int = 10, direction: str = "both", limit: int | None = None
+    ) -> Ego:
+        """The neighbourhood of a selection: nodes reached over the strongest edges, and edges among them (limit)."""
+        from atlas.query.circuits import ego
+
+        return ego(self, selection, hops=hops, top=top, direction=direction, limit=limit)
+
+    def clusters(
+        self, *, level: int | None = None, below: str | None = None, min_size: int = 1, limit: int | None = 50
+    ) -> Answer:
+        """The modules, largest first."""
+        from atlas.query.clusters import clusters
+
+        return clusters(self, level=level, below=below, min_size=min_size, limit=limit)
+
+    def cluster(self, path: str, *, k: int | None = 20) -> ClusterCard:
+        """One module: sizes and weights, its parts, members and neighbours."""
+        from atlas.query.clusters import cluster
+
+        return cluster(self, path, k=k)
+
+    def prune(
+        self, *, threshold: float = 10.0, layer: int | None = None, everything: bool = False, limit: int | None = 50
+    ) -> Answer:
+        """Pruning candidates, safest first; `everything` also lists neurons that are none."""
+        from atlas.query.pruning import prune
+
+        return prune(self, threshold=threshold, layer=layer, everything=everything, limit=limit)
+
+    def sql(self, text: str, parameters: dict[str, object] | None = None) -> Answer:
+        """Any SELECT over the tables and macros; InputError for a statement that does not only read."""
+        self._require_select(text)
+        self._load([path.stem for path in sql_files("queries")])
+        return Answer(self, text.strip().rstrip(";"), parameters)
+
+    def info(self) -> dict[str, object]:
+        """What the atlas is and holds: model, sizes, rows, edge method, quality of its graphs, its ingests."""
+        from atlas.query.about import info
+
+        return info(self)
+
+    def hash(self) -> str:
+        """Content hash: equal for two builds of one recipe."""
+        from atlas.store.content import content_hash
+
+        return content_hash(self.con)
+
+    def check(self) -> list[CheckResult]:
+        """Run every check of sql/checks; StoreError for files that another tool wrote."""
+        from atlas.store.checks import run_checks
+
+        if self.schema == 0:
+            raise StoreError(
+                f"{self.name} has schema 0 (another tool wrote it): the checks are for files of atlas build"
+            )
+        return run_checks(self.con)
+
+    def select(self, selection: Selection) -> list[int]:
+        """Packed ids (layer * d_mlp + neuron) of a selection, ascending."""
+        return select(self, selection)
+
+    # -- what the questions are made of ---------------------------------------------------------------------------
+
+    def ask(
+        self,
+        macro: str,
+        values: Mapping[str, object],
+        *,
+        warnings: tuple[str, ...] = (),
+        headline: tuple[str, ...] = (),
+    ) -> Answer:
+        """An answer from one macro with values bound to its parameters."""
+        self._load([macro])
+        return Answer(self, macro_call(macro, values), values, warnings=warnings, headline=headline)
+
+    def free(self, statement: str, parameters: dict[str, object]) -> Answer:
+        """An answer from a statement that holds text of the user."""
+        self._require_select(statement)
+        return Answer(self, statement, parameters)
+
+    def id_of(self, neuron: object) -> int:
+        """Packed id of one neuron in any id form; InputError names the bounds."""
+        return parse_neuron(neuron, layers=self.layers, d_mlp=self.d_mlp).feature_id(self.d_mlp)
+
+    def neuron_id(self, neuron: object) -> NeuronId:
+        """One neuron in any id form; InputError names the bounds."""
+        return parse_neuron(neuron, layers=self.layers, d_mlp=self.d_mlp)
+
+    def require(self, *tables: str) -> tuple[str, ...]:
+        """Raise StoreError for a missing table; for an empty one return a warning."""
+        for table in tables:
+            if table in self.missing:
+                raise StoreError(
+                    f"no table '{table}' in {self.name} (schema {self.schema}): built without "
+                    f'{_BUILT_WITHOUT.get(table, table)}; run "atlas build RECIPE.toml" to make an atlas that has it'
+                )
+        empty = [t for t in tables if not self._fetch(f"SELECT 1 FROM {t} LIMIT 1")]
+        return tuple(
+            f"table {t} is empty: {self.name} was built without {_BUILT_WITHOUT.get(t, t)}; see atlas info"
+            for t in empty
+        )
+
+    def require_cluster(self, path: str) -> None:
+        """Raise InputError unless the module exists."""
+        self.require("clusters")
+        if not self._fetch("SELECT 1 FROM clusters WHERE cluster_path = $path", path=path):
+            raise InputError(f'no module {path!r} in {self.name}; "atlas cluster list" shows those there are')
+
+    def truncation(self) -> tuple[str, ...]:
+        """A warning when the edges were cut to the strongest of each neuron."""
+        cut = self.metadata.get("edge_truncation", "none")
+        if cut.lower() in ("none", "", "0", "null"):
+            return ()
+        return (f"edges were truncated ({cut}): in-degrees, shares and totals are of the edges kept",)
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return a cursor that sees the macros and the file; one per thread."""
+        try:
+            cursor = self.con.cursor()
+        except duckdb.ConnectionException as error:
+            raise StoreError(f"{self.name} was closed; open it again with atlas.open") from error
+        return cursor.execute(f"SET search_path = '{SEARCH_PATH}'")
+
+    def close(self) -> None:
+        """Close the file."""
+        self.con.close()
+
+    def __enter__(self) -> Atlas:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Atlas {self.name}: {self.metadata.get('model', 'unknown model')}, {self.layers} x {self.d_mlp} neurons>"
+        )
+
+    def _load(self, macros: list[str]) -> None:
+        with self._lock:
+            for name in macros:
+                if name not in self._macros:
+                    self.cursor().execute(sql_text("queries", name))
+                    self._macros.add(name)
+
+    def _fetch(self, statement: str, **parameters: object) -> list[tuple[object, ...]]:
+        return self.cursor().execute(statement, parameters).fetchall()
+
+    def _require_select(self, text: str) -> None:
+        try:
+            statements = self.cursor().extract_statements(text)
+        except duckdb.Error as error:
+            raise refuse(error, self.name) from error
+        kinds = [statement.type.name for statement in statements]
+        if kinds != ["SELECT"]:
+            found = ", ".join(kinds) or "nothing"
+            raise InputError(f"the atlas is read-only: expected one SELECT (or FROM, DESCRIBE, SHOW), found {found}")
