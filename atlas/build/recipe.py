@@ -101,6 +101,7 @@ class Recipe:
     corpus: str
     atlas: str
     description: str = ""
+    model_name: str = ""  # what the atlas calls the model; the folder's or hub's name by default
     dtype: str = "float32"
     activations: Activations = field(default_factory=Activations)
     gradients: Gradients = field(default_factory=Gradients)

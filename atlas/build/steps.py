@@ -164,7 +164,7 @@ def table_model(context: Context) -> int:
     set_metadata(
         context.con,
         {
-            "model": spec.name,
+            "model": context.recipe.model_name or spec.name,
             "revision": spec.revision,
             "architecture": spec.architecture,
             "num_layers": spec.layers,
@@ -357,7 +357,7 @@ STEPS: tuple[Step, ...] = (
         "table",
         table_model,
         ("logit_lens", "activations"),
-        lambda r: [r.name, r.description, r.model, r.dtype],
+        lambda r: [r.name, r.description, r.model, r.model_name, r.dtype],
         sql=("vocab",),
     ),
     Step(

@@ -1,6 +1,6 @@
 -- Tokens that fire a neuron strongly -> input labels by rule, one per neuron and sign.
 -- A token counts as a trigger when the neuron fires on at least 20% of its occurrences and 3 times as often as chance;
--- triggers are ordered by recall * log2(1 + lift). cover = share of the strong firings that the triggers explain.
+-- triggers are ordered by recall * sqrt(precision), so frequent ones come first. cover = share of the strong firings that the triggers explain.
 WITH corpus AS (
     SELECT sum(count)::DOUBLE AS total FROM vocab
 ), strength AS (
@@ -15,9 +15,9 @@ WITH corpus AS (
     FROM token_stats t JOIN signs s USING (layer, neuron, polarity) JOIN vocab v USING (token_id), corpus
 ), triggers AS (
     SELECT layer, neuron, polarity, count(*) AS n_triggers, sum(round(precision * 1048576)::BIGINT) / 1048576 AS cover,
-           arg_max(trim(token), (recall * log2(1 + lift), -token_id), 6) AS top,
+           arg_max(trim(token), (recall * sqrt(precision), -token_id), 6) AS top,
            arg_max(format('{} ({:.0f}% of {}, lift {:.0f})', trim(token), 100 * recall, 'its uses', lift),
-                   (recall * log2(1 + lift), -token_id), 10) AS evidence
+                   (recall * sqrt(precision), -token_id), 20) AS evidence
     FROM scored WHERE recall >= 0.2 AND lift >= 3 AND trim(token) <> '' GROUP BY layer, neuron, polarity
 ), said AS (
     SELECT s.layer, s.neuron, s.polarity, s.fired, s.extreme, t.cover, t.n_triggers, t.top, t.evidence,
