@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -301,3 +301,15 @@ def test_trained_models(trained: Adapter) -> None:
         assert (graph.embedding.source == 0).any()
     single = attribute(load_model(shared_model(trained.spec.name)), ids, options=RelpOptions(max_nodes=60))
     assert single.completeness_residual < 1e-5
+
+
+def test_begin_of_text_is_no_node_but_its_embedding_counts() -> None:
+    ids = tokens(9)
+    adapter = replace(tiny_llama(), bos_token_id=ids[0])
+    kept = attribute(adapter, ids, options=ALL)
+    left = attribute(adapter, ids, options=replace(ALL, skip_bos=True))
+    assert (kept.nodes.position == 0).any() and not (left.nodes.position == 0).any()
+    assert len(kept.nodes.layer) - len(left.nodes.layer) == adapter.spec.neurons
+    assert (left.embedding.source == 0).any()
+    moved = attribute(adapter, [(ids[0] + 1) % 23, *ids[1:]], options=replace(ALL, skip_bos=True))
+    assert (moved.nodes.position == 0).any()  # position 0 is an ordinary token

@@ -59,8 +59,15 @@ def test_rows_are_the_graphs(tmp_path: Path) -> None:
     assert sum(r["weight"] for r in logit) == pytest.approx(sum(r["direct"] for r in node_rows), rel=1e-5)
 
 
-def test_workers_and_threads_change_no_bit(tmp_path: Path) -> None:
-    adapter, before = tiny_llama(torch.float32), torch.get_num_threads()
+def test_workers_and_threads_change_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter, before, cores = tiny_llama(torch.float32), torch.get_num_threads(), set()
+    original = Replacement.run
+
+    def counted(self: Replacement, ids: list[int]) -> Trace:
+        cores.add(torch.get_num_threads())
+        return original(self, ids)
+
+    monkeypatch.setattr(Replacement, "run", counted)
     try:
         for name, workers, threads in (("a", 1, 1), ("b", 3, 2)):
             torch.set_num_threads(threads)
@@ -70,6 +77,7 @@ def test_workers_and_threads_change_no_bit(tmp_path: Path) -> None:
         torch.set_num_threads(before)
     left, right = (read_marker(tmp_path / name / Shard("f").name) for name in "ab")
     assert left["sha256"] == right["sha256"]
+    assert cores == {1}  # tiny products do not show it, larger ones sum in another order on more cores
 
 
 def test_shards_add_up_to_the_whole(tmp_path: Path) -> None:
