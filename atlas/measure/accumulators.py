@@ -146,14 +146,16 @@ class TokenLayer:
 
 
 def _sum_firings(key: Ints, value: Floats) -> TokenSums:
-    if len(key) and key.max() < 1 << 32:
+    if not len(key):
+        return TokenSums(key, key, np.empty(0), value, value)
+    if key.max() < 1 << 32:
         key, value = _sort_packed(key, value)
     else:
         order = np.lexsort((value, key))
         key, value = key[order], value[order]
     starts = _starts(key)
     ends = np.append(starts[1:], len(key)) - 1
-    sums = np.add.reduceat(value.astype(np.float64), starts) if len(key) else np.empty(0)
+    sums = np.add.reduceat(value.astype(np.float64), starts)
     return TokenSums(key[starts], ends - starts + 1, sums, value[ends], value[starts])
 
 

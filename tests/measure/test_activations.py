@@ -1,0 +1,312 @@
+"""The activation pass against brute force: plain transformers, one context at a time, numpy sorts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import brute_force
+import numpy as np
+import pytest
+import torch
+from brute_force import Everything
+from tiny_models import shared_model
+
+from atlas.errors import InputError, ModelError
+from atlas.measure.activations import ActivationOptions, measure
+from atlas.measure.corpus import Corpus, read_corpus
+from atlas.measure.exemplars import WEAK_SHARE
+from atlas.models.adapter import Adapter, load_model
+from atlas.progress import Quiet
+from atlas.shards import Shard
+from atlas.tables import HIST_BINS
+
+# every token calibrates, so quantiles can be recomputed; several blocks and batches, fewer kept than there are
+OPTIONS = ActivationOptions(
+    context_length=brute_force.LENGTH, batch_tokens=64, top=7, strata=4, per_stratum=3, window=2, fire_quantile=0.8,
+    calibration_tokens=10**6, block_documents=8,
+)  # fmt: skip
+
+
+def measured(adapter: Adapter, corpus: Corpus, root: Path, **changes: Any) -> dict[str, Any]:
+    workers, of = changes.pop("workers", 1), changes.pop("of", 1)
+    options = dataclasses.replace(OPTIONS, **changes)
+    for index in range(of):
+        measure(adapter, corpus, root, shard=Shard("f", index, of), options=options, progress=Quiet(), workers=workers)
+    return brute_force.read(root)
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Everything, dict[str, Any]]:
+    adapter, corpus = brute_force.model(request.param), brute_force.corpus()
+    return brute_force.look(adapter, corpus), measured(adapter, corpus, tmp_path_factory.mktemp("shards"))
+
+
+def by_neuron(table: Any) -> dict[tuple[int, int], list[dict[str, Any]]]:
+    found: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        found.setdefault((row["layer"], row["neuron"]), []).append(row)
+    return found
+
+
+def test_strongest_exemplars_equal_a_sort(case: tuple[Everything, dict[str, Any]]) -> None:
+    every, tables = case
+    single = every.a.astype(np.float32)
+    ties = 0
+    for (layer, neuron), rows in by_neuron(tables["exemplars"]).items():
+        a = single[:, layer, neuron]
+        for sign in (1, -1):
+            order = sorted(
+                (-sign * float(v), int(c), int(p))
+                for v, c, p in zip(a, every.context_id, every.position, strict=True)
+                if sign * v > 0
+            )
+            found = [row for row in rows if row["polarity"] == sign and row["stratum"] == 0]
+            assert [row["rank"] for row in found] == list(range(min(7, len(order))))
+            assert [(-sign * r["activation"], r["context_id"], r["position"]) for r in found] == order[:7]
+            ties += sum(x[0] == y[0] for x, y in pairwise(order[:8]))
+    assert ties > 0, "the corpus repeats a document so that ties are tested"
+
+
+def test_samples_lie_in_their_strata_and_are_the_smallest_priorities(case: tuple[Everything, dict[str, Any]]) -> None:
+    every, tables = case
+    stats = by_neuron(tables["neuron_stats"])
+    seen = set()
+    for (layer, neuron), rows in by_neuron(tables["exemplars"]).items():
+        a, fire = every.a[:, layer, neuron].astype(np.float32), stats[layer, neuron][0]
+        for sign, bar in ((1, fire["fire_pos"]), (-1, -fire["fire_neg"])):
+            strength = sign * a
+            cuts = np.sort(strength)[np.floor((0.8 + 0.2 * np.arange(3) / 3) * (len(a) - 1)).astype(int)]
+            assert bar == (cuts[0] if cuts[0] > 0 else np.inf)
+            bounds = [0, bar, *(cuts[1:] if np.isfinite(bar) else [np.inf] * 2), np.inf]
+            for stratum in range(1, 5):
+                found = [r for r in rows if r["polarity"] == sign and r["stratum"] == stratum]
+                pool = [
+                    (hashed(layer * 14 + neuron, int(c), int(p)), int(c), int(p))
+                    for v, c, p in zip(strength, every.context_id, every.position, strict=True)
+                    if bounds[stratum - 1] < v <= bounds[stratum] and (stratum > 1 or weak(int(c), int(p)))
+                ]
+                assert [(r["priority"], r["context_id"], r["position"]) for r in found] == sorted(pool)[:3]
+                seen |= {stratum} if found else set()
+    assert seen == {1, 2, 3, 4}
+
+
+def mix(x: int) -> int:
+    word = (1 << 64) - 1
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & word
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & word
+    return x ^ (x >> 31)
+
+
+def hashed(neuron: int, context_id: int, position: int) -> int:
+    word = (1 << 64) - 1
+    return mix((mix(mix(context_id) + position & word) + neuron * 0x9E3779B97F4A7C15) & word) >> 32
+
+
+def weak(context_id: int, position: int) -> bool:
+    return mix(mix(context_id) + position & (1 << 64) - 1) % WEAK_SHARE == 0
+
+
+def test_windows_and_contexts_are_those_of_the_lone_document(case: tuple[Everything, dict[str, Any]]) -> None:
+    every, tables = case
+    contexts = {row["context_id"]: row for row in tables["contexts"].to_pylist()}
+    assert set(contexts) == set(tables["exemplars"]["context_id"].to_pylist())
+    for key, row in contexts.items():
+        assert row["token_ids"] == every.tokens[key]
+        assert (row["document"], row["offset"]) == (key >> 20, (key & 0xFFFFF) * (brute_force.LENGTH - 1))
+    for row in tables["exemplars"].to_pylist():
+        whole = every.whole[row["context_id"]][:, row["layer"], row["neuron"]]
+        start = max(row["position"] - 2, 0)
+        assert row["window_start"] == start
+        np.testing.assert_allclose(row["window"], whole[start : row["position"] + 3], rtol=1e-6, atol=1e-12)
+        assert row["window"][row["position"] - start] == row["activation"]
+
+
+def test_statistics_equal_brute_force(case: tuple[Everything, dict[str, Any]]) -> None:
+    every, tables = case
+    for (layer, neuron), (row,) in by_neuron(tables["neuron_stats"]).items():
+        wide = every.a[:, layer, neuron]
+        a = wide.astype(np.float32)
+        assert row["n_tokens"] == len(a)
+        for power in range(1, 5):
+            bound = 1e-12 * np.sum(np.abs(wide) ** power)
+            assert abs(row[f"s{power}"] - np.sum(wide**power)) <= bound
+        assert row["abs_sum"] == pytest.approx(np.sum(np.abs(wide)), rel=1e-12)
+        assert (row["min"], row["max"], row["n_active"]) == (a.min(), a.max(), (a > 0).sum())
+        assert row["n_fired_pos"] == (a > row["fire_pos"]).sum()
+        assert row["n_fired_neg"] == (a < row["fire_neg"]).sum()
+        low, high = np.float32(row["hist_lo"]), np.float32(row["hist_hi"])
+        assert low == a.min() - (a.max() - a.min()) / 4
+        assert high == a.max() + (a.max() - a.min()) / 4
+        bins = np.floor((a - low) * (np.float32(HIST_BINS) / (high - low))).astype(int)
+        assert row["hist"] == np.bincount(bins + 1, minlength=HIST_BINS + 2).tolist()
+        gate, up = every.gate[:, layer, neuron], every.up[:, layer, neuron]
+        assert abs(row["calib_up"] - up.sum()) <= 1e-12 * np.abs(up).sum()
+        if np.isnan(gate).any():
+            assert row["calib_gate"] is None
+        else:
+            assert abs(row["calib_gate"] - gate.sum()) <= 1e-12 * np.abs(gate).sum()
+
+
+def test_token_statistics_equal_brute_force(case: tuple[Everything, dict[str, Any]]) -> None:
+    every, tables = case
+    stats, expected = by_neuron(tables["neuron_stats"]), []
+    for (layer, neuron), (row,) in stats.items():
+        a = every.a[:, layer, neuron].astype(np.float32)
+        for sign, fired in ((1, a > row["fire_pos"]), (-1, a < row["fire_neg"])):
+            for token in sorted(set(every.token[fired].tolist())):
+                hit = a[fired & (every.token == token)].astype(np.float64)
+                expected.append((layer, -sign, neuron, token, len(hit), hit.sum(), hit.max(), hit.min()))
+    found = [
+        (r["layer"], -r["polarity"], r["neuron"], r["token_id"], r["n"], r["sum"], r["max"], r["min"])
+        for r in tables["token_stats"].to_pylist()
+    ]
+    assert [f[:5] for f in found] == [e[:5] for e in sorted(expected)]
+    np.testing.assert_allclose([f[5:] for f in found], [e[5:] for e in sorted(expected)], rtol=1e-12)
+    counts = {r["token_id"]: r["n"] for r in tables["token_counts"].to_pylist()}
+    assert counts == {int(t): int((every.token == t).sum()) for t in np.unique(every.token)}
+
+
+def test_marker_counts_everything(tmp_path: Path) -> None:
+    adapter, corpus = brute_force.model("llama"), brute_force.corpus()
+    every = brute_force.look(adapter, corpus)
+    measured(adapter, corpus, tmp_path)
+    facts = json.loads(next(tmp_path.glob("shard-*/_DONE.json")).read_text())["facts"]
+    assert facts == {
+        "documents": 40,
+        "documents_empty": sum(not text for text in corpus.documents),
+        "contexts": len(every.tokens),
+        "tokens": sum(map(len, every.tokens.values())),
+        "excluded_positions": every.excluded,
+    }
+    assert facts["documents_empty"] > 0
+
+
+def test_bos_positions_count_when_asked(tmp_path: Path) -> None:
+    adapter, corpus = brute_force.model("llama"), brute_force.corpus()
+    tables = measured(adapter, corpus, tmp_path, skip_bos=False)
+    every = brute_force.look(adapter, corpus)
+    assert set(tables["neuron_stats"]["n_tokens"].to_pylist()) == {sum(map(len, every.tokens.values()))}
+    assert 1 in tables["token_counts"]["token_id"].to_pylist()
+
+
+@pytest.mark.parametrize("of", [2, 3, 5, 9])
+def test_shards_merge_to_one_run(tmp_path: Path, of: int) -> None:
+    adapter, corpus = brute_force.model("llama", torch.float32), brute_force.corpus()
+    options = {"calibration_tokens": 100}
+    one = measured(adapter, corpus, tmp_path / "one", **options)
+    many = measured(adapter, corpus, tmp_path / "many", of=of, **options)
+    compare_statistics(one["neuron_stats"], many["neuron_stats"])
+    assert merged_exemplars(many["exemplars"]) == merged_exemplars(one["exemplars"])
+    assert len(merged_exemplars(one["exemplars"])) == one["exemplars"].num_rows
+    keys = ["layer", "polarity", "neuron", "token_id"]
+    sums = many["token_stats"].group_by(keys).aggregate([("n", "sum"), ("sum", "sum"), ("max", "max"), ("min", "min")])
+    left, right = (t.sort_by([(k, "ascending") for k in keys]) for t in (sums, one["token_stats"]))
+    for name, merged in (("n", "n_sum"), ("max", "max_max"), ("min", "min_min")):
+        assert left[merged].to_pylist() == right[name].to_pylist()
+    np.testing.assert_allclose(left["sum_sum"].to_numpy(), right["sum"].to_numpy(), rtol=1e-12)
+
+
+def compare_statistics(one: Any, many: Any) -> None:
+    rows = by_neuron(many)
+    for key, (expected,) in by_neuron(one).items():
+        parts = rows[key]
+        for name in ("n_tokens", "n_active", "n_fired_pos", "n_fired_neg"):
+            assert sum(p[name] for p in parts) == expected[name]
+        assert np.sum([p["hist"] for p in parts], axis=0).tolist() == expected["hist"]
+        assert min(p["min"] for p in parts if p["min"] is not None) == expected["min"]
+        assert max(p["max"] for p in parts if p["max"] is not None) == expected["max"]
+        for name in ("fire_pos", "fire_neg", "hist_lo", "hist_hi"):
+            assert {p[name] for p in parts} == {expected[name]}
+        for name in ("s1", "s2", "s3", "s4", "abs_sum", "calib_gate", "calib_up"):
+            scale = max(abs(expected[name]), expected["abs_sum"])
+            assert abs(sum(p[name] for p in parts) - expected[name]) <= 1e-12 * scale
+
+
+def merged_exemplars(table: Any) -> list[tuple[Any, ...]]:
+    lists: dict[tuple[int, ...], list[tuple[Any, ...]]] = {}
+    for r in table.to_pylist():
+        key = r["layer"], r["neuron"], r["polarity"], r["stratum"]
+        first = -r["polarity"] * r["activation"] if r["stratum"] == 0 else r["priority"]
+        lists.setdefault(key, []).append((first, r["context_id"], r["position"], r["activation"], tuple(r["window"])))
+    return [(key, row) for key in sorted(lists) for row in sorted(lists[key])[: 7 if key[3] == 0 else 3]]
+
+
+def test_workers_change_no_byte(tmp_path: Path) -> None:
+    adapter, corpus = brute_force.model("gpt2", torch.float32), brute_force.corpus(120)
+    threads = torch.get_num_threads()
+    files = []
+    for workers in (1, 2, 3):
+        measured(adapter, corpus, tmp_path / str(workers), workers=workers)
+        files.append({p.name: p.read_bytes() for p in (tmp_path / str(workers)).glob("*/*")})
+    assert files[0] == files[1] == files[2]
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("changes", [{"batch_tokens": 12}, {"batch_tokens": 4096}, {"block_documents": 3}])
+def test_batch_size_changes_no_answer(tmp_path: Path, changes: dict[str, int]) -> None:
+    adapter, corpus = brute_force.model("llama"), brute_force.corpus()
+    one, other = measured(adapter, corpus, tmp_path / "a"), measured(adapter, corpus, tmp_path / "b", **changes)
+    assert one["token_counts"].equals(other["token_counts"])
+    for name in ("exemplars", "contexts", "token_stats", "neuron_stats"):
+        assert one[name].num_rows == other[name].num_rows
+        for column in one[name].schema.names:
+            left, right = one[name][column].to_pylist(), other[name][column].to_pylist()
+            if column in ("s1", "s2", "s3", "s4", "abs_sum", "calib_gate", "calib_up", "sum"):
+                np.testing.assert_allclose(left, right, rtol=1e-10, atol=1e-10)
+            elif column == "window":  # float32 of values that are rounded at 1e-16
+                np.testing.assert_allclose(np.concatenate(left), np.concatenate(right), rtol=1e-6, atol=1e-12)
+            else:
+                assert left == right, f"{name}.{column}"
+
+
+def test_token_runs_join_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter, corpus = brute_force.model("llama"), brute_force.corpus()
+    one = measured(adapter, corpus, tmp_path / "a")["token_stats"]
+    monkeypatch.setattr("atlas.measure.accumulators._FLUSH", 10)
+    monkeypatch.setattr("atlas.measure.exemplars._FLUSH", 10)
+    monkeypatch.setattr("atlas.measure.candidates._MANY", 10)
+    other = measured(adapter, corpus, tmp_path / "b")["token_stats"]
+    assert one.drop(["sum"]).equals(other.drop(["sum"]))
+    np.testing.assert_allclose(one["sum"].to_numpy(), other["sum"].to_numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("bad", "workers"), [(float("nan"), 1), (float("inf"), 2)])
+def test_values_that_are_not_finite_name_the_layer(tmp_path: Path, bad: float, workers: int) -> None:
+    adapter = brute_force.model("llama", torch.float32)
+    adapter.blocks[1].up.weight[3, 2] = bad  # type: ignore[index,operator]
+    with pytest.raises(ModelError, match="layer 1 are not finite"):
+        measured(adapter, brute_force.corpus(), tmp_path, workers=workers)
+    assert not list(tmp_path.glob("shard-*"))
+    assert not adapter.blocks[0].down._forward_pre_hooks
+
+
+def test_wrong_options_and_useless_corpora_are_refused(tmp_path: Path) -> None:
+    adapter = brute_force.model("llama", torch.float32)
+    for changes in ({"fire_quantile": 1.0}, {"top": 0}, {"batch_tokens": 0}, {"workers": 0}, {"context_length": 99}):
+        with pytest.raises(InputError):
+            measured(adapter, brute_force.corpus(), tmp_path, **changes)
+    with pytest.raises(InputError, match="no position to count"):
+        measured(adapter, Corpus("c", ["1 1", ""], "0"), tmp_path)
+    with pytest.raises(InputError, match="no tokenizer"):
+        measured(dataclasses.replace(adapter, tokenizer=None), brute_force.corpus(), tmp_path)
+
+
+def test_real_models(tmp_path: Path) -> None:
+    folder = shared_model("stories260K-hf")
+    adapter = load_model(folder, device="cpu")
+    corpus = read_corpus(folder.parents[1] / "corpora" / "tinystories_1000.json", limit=6)
+    options = ActivationOptions(top=3, calibration_tokens=500)
+    measure(adapter, corpus, tmp_path, shard=Shard("f"), options=options, progress=Quiet(), workers=2)
+    tables = brute_force.read(tmp_path)
+    ids = adapter.tokenizer(corpus.documents[0], add_special_tokens=False)["input_ids"]
+    a, _, _ = brute_force.run(adapter, [1, *ids][:512])
+    best = a[1:, 4].argmax(axis=0)
+    top = [r for r in tables["exemplars"].to_pylist() if r["layer"] == 4 and r["polarity"] == 1 and r["stratum"] == 0]
+    assert len(top) == 3 * 172
+    for row in top:
+        if row["rank"] == 0:
+            assert row["activation"] >= a[1:, 4][best[row["neuron"]], row["neuron"]] - 1e-4

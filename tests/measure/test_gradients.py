@@ -1,0 +1,104 @@
+"""Gradient sums against autograd on one document at a time, in float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import brute_force
+import numpy as np
+import pytest
+import torch
+
+from atlas.errors import ModelError
+from atlas.measure.corpus import Corpus
+from atlas.measure.gradients import GradientOptions, measure
+from atlas.models.adapter import Adapter
+from atlas.progress import Quiet
+from atlas.shards import Shard
+
+
+def measured(adapter: Adapter, corpus: Corpus, root: Path, **changes: Any) -> Any:
+    workers, of = changes.pop("workers", 1), changes.pop("of", 1)
+    made = {"context_length": brute_force.LENGTH, "batch_tokens": 64, "block_documents": 8} | changes
+    for index in range(of):
+        measure(
+            adapter, corpus, root, shard=Shard("f", index, of), options=GradientOptions(**made), progress=Quiet(),
+            workers=workers,
+        )  # fmt: skip
+    return brute_force.read(root)["gradient_stats"]
+
+
+def expected(adapter: Adapter, corpus: Corpus) -> dict[str, np.ndarray]:
+    """Sums [layers, neurons]; the loss is written out, and the gradient is that of an added zero."""
+    every = brute_force.look(adapter, corpus)
+    sums: dict[str, Any] = dict.fromkeys(("s_a", "s_a2", "s_abs", "s_g2", "s_ag", "s_a2g2", "s_absag", "s_ag2"), 0.0)
+    for ids in every.tokens.values():
+        counted = [p for p, token in enumerate(ids) if p > 0 and token != brute_force.BOS]
+        a, g = (x[counted] for x in _run(adapter, ids))
+        for name, value in {
+            "s_a": a, "s_a2": a**2, "s_abs": abs(a), "s_g2": g**2, "s_ag": a * g, "s_a2g2": (a * g) ** 2,
+            "s_absag": abs(a * g), "s_ag2": a * g**2,
+        }.items():  # fmt: skip
+            sums[name] = sums[name] + value.sum(axis=0)
+    return sums
+
+
+def _run(adapter: Adapter, ids: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    added = [
+        torch.zeros(1, len(ids), adapter.spec.d_mlp, dtype=adapter.dtype, requires_grad=True) for _ in adapter.blocks
+    ]
+    seen: list[torch.Tensor] = []
+
+    def hook(zero: torch.Tensor) -> Any:
+        def add(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+            seen.append(inputs[0].detach()[0])
+            return (inputs[0] + zero,)
+
+        return add
+
+    handles = [b.down.register_forward_pre_hook(hook(z)) for b, z in zip(adapter.blocks, added, strict=True)]
+    logits = adapter.model(torch.tensor([ids])).logits[0]
+    loss = -sum(logits[p].log_softmax(-1)[ids[p + 1]] for p in range(len(ids) - 1))
+    for handle in handles:
+        handle.remove()
+    gradients = torch.autograd.grad(loss, added) if len(ids) > 1 else [torch.zeros_like(z) for z in added]
+    return torch.stack(seen, 1).numpy(), torch.stack([g[0] for g in gradients], 1).numpy()
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_sums_equal_autograd_on_single_documents(tmp_path: Path, kind: str) -> None:
+    adapter, corpus = brute_force.model(kind), brute_force.corpus(16)
+    table = measured(adapter, corpus, tmp_path)
+    assert set(table["n_tokens"].to_pylist()) == {len(brute_force.look(adapter, corpus).token)}
+    assert table["layer"].to_pylist() == [layer for layer in range(3) for _ in range(14)]
+    assert table["neuron"].to_pylist() == list(range(14)) * 3
+    for name, sums in expected(adapter, corpus).items():
+        found = table[name].to_numpy().reshape(3, 14)
+        assert np.abs(found - sums).max() <= 1e-10 * np.abs(sums).max(), name
+    assert not any(block.down._forward_pre_hooks for block in adapter.blocks)
+
+
+@pytest.mark.parametrize("changes", [{"of": 3}, {"batch_tokens": 12}, {"batch_tokens": 999}, {"block_documents": 40}])
+def test_shards_and_batches_change_no_answer(tmp_path: Path, changes: dict[str, int]) -> None:
+    adapter, corpus = brute_force.model("llama"), brute_force.corpus()
+    one = measured(adapter, corpus, tmp_path / "a")
+    many = measured(adapter, corpus, tmp_path / "b", **changes)
+    for name in one.schema.names[2:]:
+        left = one[name].to_numpy()
+        right = many[name].to_numpy().reshape(-1, len(left)).sum(axis=0)
+        np.testing.assert_allclose(right, left, rtol=1e-10, atol=1e-12 * np.abs(left).max())
+
+
+def test_workers_change_no_byte(tmp_path: Path) -> None:
+    adapter, corpus = brute_force.model("llama", torch.float32), brute_force.corpus(80)
+    tables = [measured(adapter, corpus, tmp_path / str(w), workers=w) for w in (1, 2)]
+    assert tables[0].equals(tables[1])
+
+
+def test_values_that_are_not_finite_name_the_layer(tmp_path: Path) -> None:
+    adapter = brute_force.model("llama", torch.float32)
+    adapter.blocks[2].up.weight[3, 2] = float("nan")  # type: ignore[index,operator]
+    with pytest.raises(ModelError, match="layer 0 are not finite"):
+        measured(adapter, brute_force.corpus(), tmp_path)
+    assert not list(tmp_path.glob("shard-*"))
