@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from atlas.store.connection import open_writer
 from atlas.store.ledger import set_metadata
@@ -82,7 +83,8 @@ def small_tables() -> Tables:
         _wire(1, 2, "upstream", 1, 0, 0, 0, 0.9), _wire(1, 2, "downstream", 1, 0, 2, 7, 0.7),
     ]  # fmt: skip
     tables["labels"] = [_label(k, v[0], run="r1") for k, v in LABELS.items()] + [
-        _label((1, 2), "NSAID mentions", source="llm", run="r2", polarity=1) | {"pass": "input", "type": "token-pattern"},
+        _label((1, 2), "NSAID mentions", source="llm", run="r2", polarity=1)
+        | {"pass": "input", "type": "token-pattern"},
         _label((1, 2), None, source="llm", run="r3") | {"status": "parse_error"},
     ]
     tables["pruning"] = [_prune(k, LAYERS, D_MLP) for k in _keys(LAYERS, D_MLP)]
@@ -311,3 +313,15 @@ def _graph(graph: int, explained: float, residual: float) -> Row:
         "completeness_residual": residual, "edge_method": "relp_direct", "dtype": "float32", "source_file": None,
         "source_hash": None,
     }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the hand-made atlas once."""
+    return write_atlas(tmp_path_factory.mktemp("atlas") / "small.duckdb", small_tables())
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the drawn atlas (seed 1, 5 x 40) once."""
+    return write_atlas(tmp_path_factory.mktemp("atlas") / "drawn.duckdb", random_tables(1), layers=5, d_mlp=40)
