@@ -110,10 +110,8 @@ class Answer:
     @property
     def sql(self) -> str:
         """The statement with its values in place: it runs in any DuckDB shell on the atlas file."""
-        text = self._statement
-        for name in sorted(self._parameters, key=len, reverse=True):
-            text = text.replace(f"${name}", literal(self._parameters[name]))
-        return text
+        values = {f"${name}": literal(value) for name, value in self._parameters.items()}
+        return re.sub(r"\$\w+", lambda match: values.get(match[0], match[0]), self._statement)
 
     @property
     def statement(self) -> str:
