@@ -365,7 +365,15 @@ def test_an_answer_in_every_form(a: atlas.Atlas) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["DELETE FROM neurons", "COPY neurons TO 'x.csv'", "SELECT 1; SELECT 2", "ATTACH 'x'", "SET threads = 1", "", "CREATE TABLE x (i INT)"],
+    [
+        "DELETE FROM neurons",
+        "COPY neurons TO 'x.csv'",
+        "SELECT 1; SELECT 2",
+        "ATTACH 'x'",
+        "SET threads = 1",
+        "",
+        "CREATE TABLE x (i INT)",
+    ],
 )
 def test_sql_only_reads(a: atlas.Atlas, text: str) -> None:
     with pytest.raises(InputError, match="read-only"):
@@ -386,7 +394,11 @@ def test_info(a: atlas.Atlas) -> None:
     assert len(a.hash()) == 32
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5), lambda s: st.lists(s, max_size=1)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5), lambda s: st.lists(s, max_size=1)
+    )
+)
 def test_literals_are_read_back(value: Any) -> None:
     import duckdb
 

@@ -1,0 +1,146 @@
+"""Files of every origin: another tool's four tables, missing, damaged, newer, locked; and what importing costs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+from synthetic import small, small_tables, write_atlas  # noqa: F401
+
+import atlas
+from atlas import InputError, StoreError
+from atlas.store.sqlfiles import example, sql_files
+
+SEED_COLUMNS = {
+    "neurons": "layer, neuron, feature_id, label, description, max_activation, num_exemplars, cluster_path, top_cluster, "
+    "sub_module, subsub_module, hierarchy_depth, infomap_flow",
+    "edges": "src_layer::INTEGER AS src_layer, src_neuron::INTEGER AS src_neuron, tgt_layer::INTEGER AS tgt_layer, "
+    "tgt_neuron::INTEGER AS tgt_neuron, count, weight_sum, weight_abs_sum, weight_sq_sum, weight_min, weight_max, "
+    "mean_weight, mean_abs_weight",
+    "clusters": "cluster_path, level, top_cluster, sub_module, subsub_module, size, layer_min, layer_max, median_layer",
+    "metadata": "key, value",
+}
+
+
+@pytest.fixture
+def foreign(small: Path, tmp_path: Path) -> Path:  # noqa: F811
+    """The four public tables alone, with the columns that another tool wrote."""
+    path = tmp_path / "qwen.duckdb"
+    con = duckdb.connect(str(path))
+    con.execute(f"ATTACH '{small}' AS ours (READ_ONLY)")
+    for table, columns in SEED_COLUMNS.items():
+        con.execute(f"CREATE TABLE {table} AS SELECT {columns} FROM ours.{table} ORDER BY random()")
+    con.execute("DELETE FROM metadata WHERE key NOT IN ('model')")
+    con.close()
+    return path
+
+
+def test_another_tools_file_answers_from_what_it_has(foreign: Path, small: Path) -> None:  # noqa: F811
+    before = foreign.read_bytes()
+    with atlas.open(foreign) as a, atlas.open(small) as ours:
+        assert (a.layers, a.d_mlp, a.schema) == (3, 8, 0)
+        same = (
+            "src_layer",
+            "src_neuron",
+            "tgt_layer",
+            "tgt_neuron",
+            "src_label",
+            "mean_weight",
+            "standard_error",
+            "src",
+            "tgt",
+        )
+        got, expected = a.edges().rows(), ours.edges().rows()
+        assert [[r[c] for c in same] for r in got] == [[r[c] for c in same] for r in expected]
+        assert {r["n_graphs"] for r in got} == {None}
+        assert [r["layer"] for r in a.neuron("1_2").edges_in.rows()] == [0, 0, 0]
+        assert len(a.search("dog")) == 4 and a.search("meowing").rows() == []  # output_label reads as NULL
+        assert len(a.ego("1_2").nodes) == 6 and a.cluster("1").about["conductance"] is None
+        assert "no table exemplars" in " ".join(a.neuron("1_2").notes)
+        assert a.info()["missing_tables"] == sorted(a.missing) and "exemplars" in a.missing
+        assert a.sql("SELECT count(*), count(output_norm) FROM neurons").fetchall() == [(24, 0)]
+        for path in sql_files("queries"):
+            a.sql(example(path.read_text(encoding="utf-8")) or "").fetchall()
+    assert foreign.read_bytes() == before
+
+
+def test_a_missing_table_is_named_with_the_next_step(foreign: Path) -> None:
+    with atlas.open(foreign) as a:
+        for ask in (lambda: a.tokens("0_0"), lambda: a.fires_on("dog"), lambda: a.exemplars("0_0"), lambda: a.prune()):
+            with pytest.raises(
+                StoreError, match=r"no table '\w+' in qwen.duckdb \(schema 0\): built without .* \"atlas build"
+            ):
+                ask()
+        with pytest.raises(StoreError, match="schema 0"):
+            a.check()
+
+
+def test_an_empty_table_gives_a_warning(tmp_path: Path) -> None:
+    tables = {**small_tables(), "token_stats": [], "edges": [], "edges_in": [], "edges_top": []}
+    with atlas.open(write_atlas(tmp_path / "a.duckdb", tables)) as a:
+        assert "token_stats is empty" in a.tokens("0_0").warnings[0] and len(a.tokens("0_0")) == 0
+        assert "edges is empty" in a.edges().warnings[0]
+
+
+def test_truncated_edges_carry_a_warning(tmp_path: Path) -> None:
+    path = write_atlas(tmp_path / "a.duckdb", small_tables(), edge_truncation="top 10 per neuron")
+    with atlas.open(path) as a:
+        for warnings in (a.edges().warnings, a.neuron("0_0").edges_in.warnings, a.ego("0_0").edges.warnings):
+            assert "top 10 per neuron" in warnings[0]
+
+
+def test_mixed_evaluations_carry_a_warning(tmp_path: Path) -> None:
+    tables = small_tables()
+    tables["pruning"][0]["eval_id"] = "e2"
+    with atlas.open(write_atlas(tmp_path / "a.duckdb", tables)) as a:
+        assert "not comparable" in a.prune().warnings[0]
+
+
+def test_files_that_are_no_atlas(tmp_path: Path, small: Path) -> None:  # noqa: F811
+    with pytest.raises(InputError, match="no atlas at"):
+        atlas.open(tmp_path / "none.duckdb")
+    (tmp_path / "text.duckdb").write_text("hello " * 5000)
+    with pytest.raises(StoreError, match="text.duckdb"):
+        atlas.open(tmp_path / "text.duckdb")
+    duckdb.connect(str(tmp_path / "other.duckdb")).execute("CREATE TABLE t (i INTEGER)").close()
+    with pytest.raises(StoreError, match="no table neurons"):
+        atlas.open(tmp_path / "other.duckdb")
+    newer = write_atlas(tmp_path / "newer.duckdb", small_tables(), schema_version=99)
+    with pytest.raises(StoreError, match=r"schema 99.*upgrade"):
+        atlas.open(newer)
+
+
+def test_a_closed_atlas_says_so(small: Path) -> None:  # noqa: F811
+    a = atlas.open(small)
+    answer = a.search("dog")
+    a.close()
+    with pytest.raises(StoreError, match="closed"):
+        answer.fetchall()
+
+
+def test_an_atlas_that_another_process_writes(tmp_path: Path) -> None:
+    path = write_atlas(tmp_path / "busy.duckdb", small_tables())
+    script = (
+        f"from atlas.store.connection import open_writer; con = open_writer({str(path)!r}); "
+        "print('open', flush=True); input()"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert writer.stdout and writer.stdout.readline() == "open\n"
+        with pytest.raises(StoreError, match="in use by another process"):
+            atlas.open(path)
+    finally:
+        writer.communicate("\n", timeout=20)
+    atlas.open(path).close()
+
+
+def test_importing_and_searching_load_no_heavy_library(small: Path) -> None:  # noqa: F811
+    script = (
+        "import sys, atlas.query.atlas, atlas.query.circuits, atlas.query.tokens, atlas.cli.query, atlas.cli.main\n"
+        f"import atlas\natlas.open({str(small)!r}).search('dog').rows()\n"
+        "print(sorted({m.split('.')[0] for m in sys.modules} & "
+        "{'torch', 'polars', 'transformers', 'pandas', 'scipy', 'numpy', 'pyarrow', 'rich'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
