@@ -43,10 +43,11 @@ _PROMPTS = """
     SELECT prompt FROM graphs WHERE prompt IS NOT NULL GROUP BY prompt
     ORDER BY min(graph_id) NULLS LAST, prompt LIMIT $1"""
 # A token that was never counted and looks like <s> is BOS or another mark of the tokenizer, not part of the text.
+_SPACED = "SELECT count(*) > 0 FROM vocab WHERE token LIKE ' _%'"
 _CONTEXTS = """
     WITH chosen AS (SELECT context_id, token_ids FROM contexts ORDER BY context_id LIMIT $1),
     placed AS (SELECT context_id, unnest(token_ids) AS token_id, generate_subscripts(token_ids, 1) AS place FROM chosen)
-    SELECT string_agg(v.token, '' ORDER BY p.place)
+    SELECT array_to_string(list(v.token ORDER BY p.place), $2)
     FROM placed AS p JOIN vocab AS v ON v.token_id = p.token_id
     WHERE NOT (v."count" = 0 AND v.token LIKE '<%>') GROUP BY p.context_id ORDER BY p.context_id"""
 _WEIGHTS = """
@@ -110,7 +111,11 @@ def largest_clusters(con: Connection) -> list[str]:
 
 def sample_prompts(con: Connection, *, limit: int) -> list[str]:
     """Prompts of the attribution graphs in their order; without graphs the first contexts, decoded."""
-    found = con.execute(_PROMPTS, [limit]).fetchall() or con.execute(_CONTEXTS, [limit]).fetchall()
+    found = con.execute(_PROMPTS, [limit]).fetchall()
+    if not found:
+        # Tokens carry their spaces, but for word-level tokenizers: there no token starts with one.
+        between = "" if con.execute(_SPACED).fetchall()[0][0] else " "
+        found = con.execute(_CONTEXTS, [limit, between]).fetchall()
     return [text for (text,) in found]
 
 

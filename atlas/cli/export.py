@@ -1,0 +1,78 @@
+"""An atlas -> files of other tools, and the registry of what builds produced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.group()
+def export() -> None:
+    """Write an atlas in the formats of other tools."""
+
+
+@export.command("seed-json", epilog="Example: atlas export seed-json -o export --neurons L3/N17 --neurons cluster:1.2")
+@click.option("--atlas", "file", type=click.Path(path_type=Path), metavar="FILE", help="Atlas file.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
+@click.option("--neurons", multiple=True, metavar="SELECTION", help="Ids, cluster:PATH, layer:A-B, label:TEXT; repeat.")
+@click.option("--limit", default=100, show_default=True, help="Query files of neurons, of modules; sample prompts.")
+@click.option("--model", metavar="FOLDER", help="The atlas's model, to measure --prompt.")
+@click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Write its activations; repeat.")
+@click.option("--top", type=int, metavar="N", help="Only the N strongest neurons per layer in activation files.")
+@click.option("--force", is_flag=True, help="Replace files of the same name in a folder that is not empty.")
+def seed_json(file: Path | None, output: Path, model: str | None, prompts: tuple[str, ...], **plan: Any) -> None:
+    """Write NeuronScope's JSON files: clusters, token queries, samples, weight analysis, activations.
+
+    Activation files hold every neuron at every token unless --top says otherwise; their size is printed.
+    """
+    import atlas
+    from atlas.cli.options import find_atlas
+    from atlas.export.seed_json import SeedPlan, export_seed_json
+
+    with atlas.open(find_atlas(file)) as opened:
+        measured = _measure(model, prompts)
+        report = export_seed_json(opened, output, plan=SeedPlan(**plan), measured=measured)
+    for name, size in report.files:
+        click.echo(f"{output / name}  {size:,} bytes")
+    for note in report.notes:
+        click.echo(f"note: {note}", err=True)
+
+
+@click.command(epilog="Example: atlas artifacts data -o ARTIFACTS.md")
+@click.argument("root", type=click.Path(path_type=Path), default=Path("data"))
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("ARTIFACTS.md"), show_default=True)
+@click.option("--check", is_flag=True, help="Write nothing; exit code 1 when the file is out of date.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def artifacts(root: Path, output: Path, check: bool, quiet: bool) -> None:
+    """List the atlases under ROOT (data by default) with sizes, rows, labels, methods and example queries.
+
+    Writes ARTIFACTS.md from the files themselves; `-o -` prints it.
+    """
+    from atlas.export.artifacts import artifacts_text, check_artifacts, write_artifacts
+    from atlas.progress import Lines, Quiet
+
+    progress = Quiet() if quiet else Lines()
+    if check:
+        check_artifacts(root, output, progress=progress)
+        click.echo(f"{output} is up to date", err=True)
+    elif str(output) == "-":
+        click.echo(artifacts_text(root, progress=progress), nl=False)
+    else:
+        write_artifacts(root, output, progress=progress)
+        click.echo(str(output))
+
+
+def _measure(model: str | None, prompts: tuple[str, ...]) -> list[Any]:
+    from atlas.errors import InputError
+
+    if bool(model) != bool(prompts):
+        raise InputError("activations need both --model FOLDER and --prompt TEXT; give both or neither")
+    if model is None:
+        return []
+    from atlas.measure.prompts import measure_prompt
+    from atlas.models.adapter import load_model
+
+    adapter = load_model(model)
+    return [measure_prompt(adapter, text) for text in prompts]

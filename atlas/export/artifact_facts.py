@@ -1,0 +1,202 @@
+"""One atlas file -> the facts that the registry of artifacts shows, all read from the file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from atlas.errors import StoreError
+from atlas.store.content import content_hash, row_counts
+
+if TYPE_CHECKING:
+    from atlas.query.atlas import Atlas
+
+PUBLIC = ("neurons", "edges", "clusters", "metadata")
+NON_TRIVIAL = 3  # neurons: a module of one or two says nothing about a circuit
+_SHARDS = re.compile(r"^(\w+)-[0-9a-f]{12}$")
+
+_COMMENTS = "SELECT table_name, comment FROM duckdb_tables() WHERE database_name = 'atlas'"
+_COLUMNS = """
+    SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns()
+    WHERE database_name = 'atlas' GROUP BY table_name"""
+_SOURCES = """
+    SELECT "pass", source, count(DISTINCT (layer, neuron)) FROM labels
+    WHERE coalesce(status, 'ok') = 'ok' AND label IS NOT NULL GROUP BY ALL ORDER BY ALL"""
+_INTERPRETABILITY = """
+    SELECT "pass", interpretability, count(DISTINCT (layer, neuron)) FROM labels
+    WHERE coalesce(status, 'ok') = 'ok' AND label IS NOT NULL GROUP BY ALL
+    ORDER BY "pass", array_position(['low', 'medium', 'high'], any_value(interpretability)) DESC NULLS LAST,
+        interpretability"""
+_FAILURES = "SELECT status, count(*) FROM labels WHERE status <> 'ok' GROUP BY status ORDER BY status"
+_LEVELS = "SELECT level, count(*) FROM clusters GROUP BY level ORDER BY level"
+_LARGEST = """
+    SELECT cluster_path, size FROM clusters WHERE level = 1 AND size IS NOT NULL
+    ORDER BY size DESC, cluster_path LIMIT 1"""
+_CIRCUITS = """
+    SELECT coalesce(sum(n), 0)::BIGINT, count(*) FILTER (n >= $1)
+    FROM (SELECT count(*) AS n FROM neurons WHERE cluster_path IS NOT NULL GROUP BY cluster_path)"""
+_GRAPHS = """
+    SELECT count(*), min(explained), quantile_cont(explained, 0.25), median(explained), quantile_cont(explained, 0.75),
+        sum(nodes_dropped)::BIGINT
+    FROM graphs"""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What tells one atlas from another; `shown` is its path as the registry writes it."""
+
+    file: Path
+    shown: str
+    size: int
+    schema: int
+    metadata: dict[str, str]
+
+    @property
+    def created(self) -> str:
+        """When it was built (ISO text), empty when unknown."""
+        return self.metadata.get("created", "")
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """One table of the file."""
+
+    name: str
+    rows: int
+    description: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LabelFacts:
+    """Who labelled how many neurons; a neuron with labels of two sources counts in both."""
+
+    neurons: int
+    labelled: int  # neurons with a chosen label
+    sources: list[tuple[str | None, str | None, int]]  # pass, source, neurons
+    interpretability: list[tuple[str | None, str | None, int]]  # pass, interpretability, neurons
+    failures: list[tuple[str, int]]  # status, answers that are no label
+
+
+@dataclass(frozen=True)
+class ModuleFacts:
+    """The primary clustering."""
+
+    levels: list[tuple[int, int]]  # level, modules
+    largest: tuple[str, int] | None  # path and size of the largest top module
+    clustered: int  # neurons in a module
+    non_trivial: int  # finest modules of at least NON_TRIVIAL neurons
+
+
+@dataclass(frozen=True)
+class GraphFacts:
+    """The attribution graphs and what they explain; the shares are None without graphs."""
+
+    graphs: int
+    lowest: float | None
+    quarter: float | None
+    median: float | None
+    three_quarters: float | None
+    nodes_dropped: int | None
+
+
+@dataclass(frozen=True)
+class Example:
+    """A query with the rows it returned."""
+
+    question: str
+    statement: str
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class AtlasFacts:
+    """Everything that the registry says about one atlas."""
+
+    identity: Identity
+    tables: tuple[TableFacts, ...]
+    labels: LabelFacts
+    modules: ModuleFacts
+    graphs: GraphFacts
+    stored_observations: int  # sum of edges.count
+    content_hash: str
+    examples: list[Example]
+    shards: tuple[tuple[str, ...], int] | None  # steps and bytes of the build folder beside the file
+
+
+def read_identity(file: Path, shown: str) -> Identity:
+    """Open an atlas and read what it is; StoreError when it is none, damaged, locked or of a newer schema."""
+    with _opened(file) as atlas:
+        return Identity(file, shown, file.stat().st_size, atlas.schema, dict(atlas.metadata))
+
+
+def read_facts(identity: Identity) -> AtlasFacts:
+    """Read everything; scans the whole file for the content hash."""
+    from atlas.export.artifact_examples import examples
+
+    with _opened(identity.file) as atlas:
+        con = atlas.con
+        return AtlasFacts(
+            identity=identity,
+            tables=_tables(con),
+            labels=_labels(con),
+            modules=_modules(con),
+            graphs=GraphFacts(*con.execute(_GRAPHS).fetchall()[0]),
+            stored_observations=int(con.execute("SELECT coalesce(sum(count), 0) FROM edges").fetchall()[0][0]),
+            content_hash=content_hash(con),
+            examples=examples(con),
+            shards=_shards(identity.file),
+        )
+
+
+def reason(error: Exception, file: Path) -> str:
+    """Say why a file cannot be read, in one line without the paths and process ids of this machine."""
+    text = str(error.__cause__ or error).splitlines()[0].strip()
+    if "lock" in text.lower():
+        return "in use by another process"
+    for name in sorted({str(file), str(file.resolve())}, key=len, reverse=True):
+        text = text.replace(name, file.name)
+    return re.sub(r"(?<![\w.])/(?:[^\s\"':/]+/)+", "", text)
+
+
+def _opened(file: Path) -> Atlas:
+    from atlas.query.atlas import Atlas
+
+    try:
+        return Atlas(file)
+    except duckdb.Error as error:
+        raise StoreError(f"{file.name}: {error}; rebuild it") from error
+
+
+def _tables(con: duckdb.DuckDBPyConnection) -> tuple[TableFacts, ...]:
+    comments = dict(con.execute(_COMMENTS).fetchall())
+    columns = dict(con.execute(_COLUMNS).fetchall())
+    counts = row_counts(con)
+    order = [*(name for name in PUBLIC if name in counts), *(name for name in counts if name not in PUBLIC)]
+    return tuple(TableFacts(n, counts[n], comments.get(n) or "", tuple(columns.get(n, ()))) for n in order)
+
+
+def _labels(con: duckdb.DuckDBPyConnection) -> LabelFacts:
+    neurons, labelled = con.execute("SELECT count(*), count(label) FROM neurons").fetchall()[0]
+    found = [con.execute(statement).fetchall() for statement in (_SOURCES, _INTERPRETABILITY, _FAILURES)]
+    return LabelFacts(neurons, labelled, *found)
+
+
+def _modules(con: duckdb.DuckDBPyConnection) -> ModuleFacts:
+    largest = con.execute(_LARGEST).fetchall()
+    clustered, non_trivial = con.execute(_CIRCUITS, [NON_TRIVIAL]).fetchall()[0]
+    return ModuleFacts(con.execute(_LEVELS).fetchall(), largest[0] if largest else None, clustered, non_trivial)
+
+
+def _shards(file: Path) -> tuple[tuple[str, ...], int] | None:
+    folder = file.with_name(file.name + ".build")
+    found = [path for path in folder.glob("*") if path.is_dir() and _SHARDS.match(path.name)]
+    if not found:
+        return None
+    size = sum(path.stat().st_size for part in found for path in part.rglob("*") if path.is_file())
+    return tuple(sorted(path.name.rsplit("-", 1)[0] for path in found)), size
