@@ -18,7 +18,8 @@ _METASPACE = "▁"
 def token_texts(tokenizer: Any, vocab: int) -> list[str]:
     r"""Text of every token id 0 .. vocab - 1, in order.
 
-    A leading space is kept where the token has one; bytes that are no UTF-8 on their own and control characters are
+    A leading space is kept where the token has one; a word-level tokenizer (no decoder) joins its words with spaces, so
+    each of them has one. Texts of consecutive tokens can thus be joined as they are. Bytes that are no UTF-8 on their own and control characters are
     written as "\xe2";
     special tokens appear by name; ids without a piece (padding of the embedding, or no tokenizer) as "<token 511>".
     """
@@ -27,8 +28,16 @@ def token_texts(tokenizer: Any, vocab: int) -> list[str]:
     special = {i: str(token.content) for i, token in tokenizer.added_tokens_decoder.items()}
     pieces = tokenizer.convert_ids_to_tokens(list(range(min(vocab, len(tokenizer)))))
     kinds = _decoder_kinds(tokenizer)
-    texts = [special[i] if i in special else _visible(_piece_text(piece, i, kinds)) for i, piece in enumerate(pieces)]
+    space = " " if _joins_words(tokenizer) else ""
+    texts = [
+        special[i] if i in special else space + _visible(_piece_text(piece, i, kinds)) for i, piece in enumerate(pieces)
+    ]
     return texts + [f"<token {i}>" for i in range(len(texts), vocab)]
+
+
+def _joins_words(tokenizer: Any) -> bool:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return backend is not None and json.loads(backend.to_str()).get("decoder") is None
 
 
 def _decoder_kinds(tokenizer: Any) -> set[str]:

@@ -47,16 +47,24 @@ def words() -> PreTrainedTokenizerFast:
     [
         (byte_level, [" the", "the", "\n", "é", "\\xc3", " ▁", "\\x00", "a", "<|end|>"]),
         (metaspace, ["<unk>", " the", "the", "\n", "\\xe2", " ", "Ġ"]),
-        (words, ["dog", "▁", "Ġ", "<s>"]),
+        (words, [" dog", " ▁", " Ġ", " <s>"]),
     ],
 )
 def test_texts(make, expected: list[str]) -> None:  # type: ignore[no-untyped-def]
     assert token_texts(make(), len(expected)) == expected
 
 
+@pytest.mark.parametrize("make", [byte_level, metaspace, words])
+def test_joined_texts_read_as_the_tokenizer_decodes(make) -> None:  # type: ignore[no-untyped-def]
+    tokenizer, ids = make(), [0, 1, 0, 2]
+    joined = "".join(token_texts(tokenizer, 3)[i] for i in ids)
+    special = "<unk>"  # shown by name either way
+    assert joined.strip().replace(special, "") == tokenizer.decode(ids).strip().replace(special, "")
+
+
 def test_ids_beyond_the_tokenizer_are_named() -> None:
     assert token_texts(words(), 6)[4:] == ["<token 4>", "<token 5>"]
-    assert token_texts(words(), 2) == ["dog", "▁"]
+    assert token_texts(words(), 2) == [" dog", " ▁"]
     assert token_texts(None, 2) == ["<token 0>", "<token 1>"]
 
 
