@@ -170,7 +170,7 @@ def edge_sums(flows: list[float]) -> Row:
     }  # fmt: skip
 
 
-def _finish(
+def _finish(  # noqa: PLR0917
     tables: Tables, layers: int, d_mlp: int,
     flows: dict[tuple[int, int], list[float]], labels: dict[tuple[int, int], Any], paths: dict[tuple[int, int], str],
 ) -> Tables:  # fmt: skip
@@ -241,7 +241,7 @@ def _keys(layers: int, d_mlp: int) -> list[tuple[int, int]]:
     return [(layer, n) for layer in range(layers) for n in range(d_mlp)]
 
 
-def _exemplar(
+def _exemplar(  # noqa: PLR0917
     layer: int, n: int, sign: int, rank: int, act: float, context: int, position: int, start: int, window: list[float]
 ) -> Row:
     return {
@@ -250,7 +250,7 @@ def _exemplar(
     }  # fmt: skip
 
 
-def _fired(layer: int, n: int, sign: int, token: int, times: int, total: float, high: float, low: float) -> Row:
+def _fired(layer: int, n: int, sign: int, token: int, times: int, total: float, high: float, low: float) -> Row:  # noqa: PLR0917
     return {
         "layer": layer, "neuron": n, "polarity": sign, "token_id": token, "n": times, "sum": total, "max": high,
         "min": low,
@@ -275,7 +275,7 @@ def _stats(key: tuple[int, int], fired_pos: int, fired_neg: int) -> Row:
     }  # fmt: skip
 
 
-def _wire(
+def _wire(  # noqa: PLR0917
     layer: int, n: int, direction: str, sign: int, rank: int, other_layer: int, other: int, strength: float
 ) -> Row:
     return {

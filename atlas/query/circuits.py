@@ -17,6 +17,7 @@ HEADLINE = (
     "src_layer", "src_neuron", "src_label", "tgt_layer", "tgt_neuron", "tgt_label", "mean_weight", "standard_error",
     "sign_consistency", "count",
 )  # fmt: skip
+MOST_HOPS = 3  # as many as ego_nodes.sql is written for
 CLUSTER_HEADLINE = (
     "src_cluster", "src_label", "tgt_cluster", "tgt_label", "n_edges", "observations", "mean_weight",
     "mean_abs_weight_sum", "sign_consistency",
@@ -105,6 +106,8 @@ def ego(
     """Nodes within `hops` steps over the `top` strongest edges of each node, and every edge among them."""
     if direction not in ("both", "downstream", "upstream"):
         raise InputError(f"unknown direction {direction!r}; use both, downstream or upstream")
+    if not 0 <= hops <= MOST_HOPS:
+        raise InputError(f"ego goes 0 to {MOST_HOPS} hops, not {hops}; start from more neurons to reach further")
     nodes = atlas.ask(
         "ego_nodes",
         {"of_ids": select(atlas, selection), "hops": hops, "per_node": top, "of_direction": direction},

@@ -338,8 +338,9 @@ def test_selections(a: atlas.Atlas, selection: Any, ids: list[int]) -> None:
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
-        ("L3/N0", "layers 0..2"), ((0, 8), "neurons 0..7"), (24, "out of range"), (-1, "out of range"), ("dog", "cannot read"),
-        ("cluster:9", "no module '9'"), ("layer:x", "cannot read layers"), ([], "empty list"), ("label:zzz", "no neuron"),
+        ("L3/N0", "layers 0..2"), ((0, 8), "neurons 0..7"), (24, "out of range"), (-1, "out of range"),
+        ("dog", "cannot read"), ("cluster:9", "no module '9'"), ("layer:x", "cannot read layers"), ([], "empty list"),
+        ("label:zzz", "no neuron"),
         (N(where="nope > 1"), "nope"), (N(where="1 = 1); DELETE FROM neurons; SELECT (1"), "read-only"),
     ],
 )  # fmt: skip

@@ -57,7 +57,8 @@ def test_no_parameter_is_named_like_a_column(con: duckdb.DuckDBPyConnection) -> 
               WHERE function_type = 'table_macro' AND NOT internal) AS f
         JOIN duckdb_columns() AS c ON lower(c.column_name) = lower(f.parameter) AND NOT c.internal""").fetchall()
     assert clashes == []
-    macros = "SELECT count(DISTINCT function_name) FROM duckdb_functions() WHERE function_type = 'table_macro' AND NOT internal"
+    kind = "function_type = 'table_macro' AND NOT internal"
+    macros = f"SELECT count(DISTINCT function_name) FROM duckdb_functions() WHERE {kind}"
     assert con.execute(macros).fetchall() == [(len(FILES),)]  # the test above saw all of them
 
 
