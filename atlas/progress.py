@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
@@ -22,17 +22,11 @@ class Task(Protocol):
 class Progress(Protocol):
     """Where long work reports to."""
 
-    def task(self, title: str, total: int, unit: str) -> _TaskContext:
+    def task(self, title: str, total: int, unit: str) -> AbstractContextManager[Task]:
         """Open a task; use it as a context manager."""
 
     def note(self, text: str) -> None:
         """Say one thing (a step skipped, a file rejected)."""
-
-
-class _TaskContext(Protocol):
-    def __enter__(self) -> Task: ...
-
-    def __exit__(self, *exc: object) -> bool | None: ...
 
 
 class _Silent:
@@ -44,7 +38,7 @@ class Quiet:
     """Progress that shows nothing (library use, tests)."""
 
     @contextmanager
-    def task(self, title: str, total: int, unit: str) -> Iterator[Task]:  # noqa: ARG002
+    def task(self, title: str, total: int, unit: str) -> Iterator[Task]:
         """Open a silent task."""
         yield _Silent()
 

@@ -92,7 +92,9 @@ def read_marker(folder: Path) -> dict[str, Any]:
     try:
         marker: dict[str, Any] = json.loads((folder / MARKER).read_text())
     except (OSError, ValueError) as error:
-        raise ShardError(f"{folder} has no readable completion marker ({error}); delete it and rerun the build") from error
+        raise ShardError(
+            f"{folder} has no readable completion marker ({error}); delete it and rerun the build"
+        ) from error
     for table, rows in marker["rows"].items():
         _verify(folder / f"{table}.parquet", rows)
     return marker

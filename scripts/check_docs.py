@@ -93,7 +93,11 @@ def shown_output(command: str) -> str:
     words = shlex.split(command)
     assert words[0] == "atlas", command
     out = subprocess.run(
-        [sys.executable, "-m", *words, "--atlas", "data/demo.duckdb"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", *words, "--atlas", "data/demo.duckdb"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if out.returncode != 0:
         raise SystemExit(f"README: `{command}` fails: {out.stderr.strip()}")

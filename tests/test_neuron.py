@@ -7,7 +7,18 @@ from hypothesis import strategies as st
 from atlas.errors import InputError
 from atlas.neuron import NeuronId, parse_neuron
 
-FORMS = ["L24/N5326", "l24/n5326", "L24/5326", "24_5326", "24_5326_7", "24:5326", "24, 5326", (24, 5326), ("L24", 5326), ["24", "5326"]]
+FORMS = [
+    "L24/N5326",
+    "l24/n5326",
+    "L24/5326",
+    "24_5326",
+    "24_5326_7",
+    "24:5326",
+    "24, 5326",
+    (24, 5326),
+    ("L24", 5326),
+    ["24", "5326"],
+]
 
 
 @pytest.mark.parametrize("form", [*FORMS, 24 * 11008 + 5326, str(24 * 11008 + 5326), NeuronId(24, 5326)])

@@ -32,11 +32,8 @@ def input_hashes(recipe: Recipe, *, cache: Path) -> dict[str, str]:
         )
     known = _read_cache(cache)
     files = [*sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".model")), corpus]
-    stamps = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
-    hashes = {
-        path: known[path][2] if path in known and known[path][:2] == stamp else file_sha256(Path(path))
-        for path, stamp in stamps.items()
-    }
+    stamps = {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+    hashes = {path: known.get((path, *stamp)) or file_sha256(Path(path)) for path, stamp in stamps.items()}
     if cache.parent.is_dir():
         cache.write_text(json.dumps({path: [*stamps[path], value] for path, value in hashes.items()}, indent=1))
     return {Path(path).name if Path(path) != corpus else "corpus": value for path, value in hashes.items()}
@@ -62,9 +59,10 @@ def check_resources(recipe: Recipe) -> None:
         )
 
 
-def _read_cache(cache: Path) -> dict[str, list[object]]:
+def _read_cache(cache: Path) -> dict[tuple[str, int, int], str]:
+    """(path, size, modification time in ns) -> hash."""
     try:
-        content: dict[str, list[object]] = json.loads(cache.read_text())
+        rows = json.loads(cache.read_text())
     except (OSError, ValueError):
         return {}  # no cache, or one cut by a kill: everything is hashed again
-    return content
+    return {(path, size, changed): value for path, (size, changed, value) in rows.items()}

@@ -281,13 +281,8 @@ def table_infomap(context: Context) -> int:
     options = InfomapOptions(min_count=section.min_count, seed=section.seed, trials=section.trials)
     if "relp" not in context.keys:
         options = InfomapOptions(min_count=1, seed=section.seed, trials=section.trials)
-    set_metadata(
-        context.con,
-        {
-            "seeds": section.seed,
-            "cluster_method": f"infomap, multi-level, directed, weight = mean_abs_weight^2, count >= {options.min_count}",
-        },
-    )
+    method = f"infomap, multi-level, directed, weight = mean_abs_weight^2, count >= {options.min_count}"
+    set_metadata(context.con, {"seeds": section.seed, "cluster_method": method})
     return cluster(context.con, options=options, d_mlp=context.spec.d_mlp)
 
 

@@ -28,9 +28,7 @@ class Limits:
     temp_folder: Path | None = None
 
 
-def open_reader(
-    path: str | Path, *, limits: Limits | None = None, macros: bool = True
-) -> duckdb.DuckDBPyConnection:
+def open_reader(path: str | Path, *, limits: Limits | None = None, macros: bool = True) -> duckdb.DuckDBPyConnection:
     """Open an atlas read-only with this version's macros on top of the stored ones.
 
     `macros=False` leaves them out: 2 ms each, and they cannot be made in a file that lacks tables they read.

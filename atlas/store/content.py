@@ -22,8 +22,9 @@ _MACHINE_FACTS = ("created", "machine", "build_command", "torch_version", "recip
 
 def table_hashes(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
     """Per table "<rows>:<sum of row hashes>", over the stored columns."""
-    present = {row[0] for row in con.execute(
-        "SELECT table_name FROM duckdb_tables() WHERE database_name = 'atlas'").fetchall()}
+    present = {
+        row[0] for row in con.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'atlas'").fetchall()
+    }
     return {table: _hash_table(con, table) for table in sorted(present & set(TABLES))}
 
 
@@ -55,5 +56,7 @@ def _stored_columns(con: duckdb.DuckDBPyConnection, table: str) -> list[str]:
     generated = {"tgt_layer", "tgt_neuron", "mean_weight", "mean_abs_weight"} if table == "edges" else set()
     rows = con.execute(
         "SELECT column_name FROM duckdb_columns() WHERE database_name = 'atlas' AND table_name = $1 "
-        "ORDER BY column_index", [table]).fetchall()
+        "ORDER BY column_index",
+        [table],
+    ).fetchall()
     return [name for (name,) in rows if name not in generated]

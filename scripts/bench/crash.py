@@ -149,7 +149,7 @@ def disturb(case: Case, folder: Path, tally: Tally, *, instants: list[float]) ->
 
 def build_cases(base: Path) -> tuple[list[Case], float]:
     """A fresh build, and a rebuild over an older atlas."""
-    new_folder, new, seconds = undisturbed(base, "undisturbed", 0.95)
+    _, new, seconds = undisturbed(base, "undisturbed", 0.95)
     old_folder, old, _ = undisturbed(base, "older", 0.9)
     assert old != new
 
@@ -182,7 +182,9 @@ def main() -> None:
                 break
             folder = base / f"case{number}"
             folder.mkdir()
-            instants = [rng.uniform(0.05, 1.05) * seconds for _ in range(min(rng.choice((1, 2, 3)), wanted - tally.kills))]
+            instants = [
+                rng.uniform(0.05, 1.05) * seconds for _ in range(min(rng.choice((1, 2, 3)), wanted - tally.kills))
+            ]
             disturb(cases[number % len(cases)], folder, tally, instants=instants)
             shutil.rmtree(folder)
             print(f"{tally.kills} kills, {len(tally.differences)} differences", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Process wall time of `atlas search` on the demo atlas, start-up included, beside a bare import of what it needs.
 
-    python scripts/bench/startup.py
-    python scripts/bench/startup.py --quick
+python scripts/bench/startup.py
+python scripts/bench/startup.py --quick
 """
 
 from __future__ import annotations

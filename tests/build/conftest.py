@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 from small_build import write_recipe
 
+
 class Outcome(NamedTuple):
     """What a person sees of a command."""
 

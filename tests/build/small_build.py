@@ -25,7 +25,9 @@ min_count = 1
 """
 
 
-def write_recipe(folder: Path, *, model: Path | str = DEMO / "model", corpus: Path = DEMO / "corpus.json", extra: str = SMALL) -> Path:
+def write_recipe(
+    folder: Path, *, model: Path | str = DEMO / "model", corpus: Path = DEMO / "corpus.json", extra: str = SMALL
+) -> Path:
     """A recipe that writes folder/small.duckdb."""
     file = folder / "small.toml"
     file.write_text(f'name = "small"\nmodel = "{model}"\ncorpus = "{corpus}"\natlas = "{folder}/small.duckdb"\n{extra}')

@@ -14,8 +14,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from atlas.store.connection import open_writer
 from small_build import DEMO, SMALL, write_recipe
+
+from atlas.store.connection import open_writer
 
 
 @pytest.fixture
@@ -71,7 +72,14 @@ def one_line(done, code: int, *parts: str) -> None:
         (edit_config(architectures=["MambaForCausalLM"], model_type="mamba"), ["mamba"]),
         (edit_config(num_hidden_layers=9), []),
     ],
-    ids=["no weights", "truncated weights", "no tokenizer", "no config", "unknown architecture", "config of another model"],
+    ids=[
+        "no weights",
+        "truncated weights",
+        "no tokenizer",
+        "no config",
+        "unknown architecture",
+        "config of another model",
+    ],
 )
 def test_broken_model_folders(place: Path, run, change, parts) -> None:
     model = broken_model(place, change)
@@ -86,7 +94,7 @@ def test_model_that_is_not_there(place: Path, run) -> None:
 
 @pytest.mark.parametrize(
     ("content", "part"),
-    [("[]", "no text"), ("[\"a story\", \"cut in the mid", "JSON"), ("{}", "list"), ("[1, 2]", "text")],
+    [("[]", "no text"), ('["a story", "cut in the mid', "JSON"), ("{}", "list"), ("[1, 2]", "text")],
 )
 def test_corpora_that_cannot_be_read(place: Path, run, content: str, part: str) -> None:
     corpus = place / "c.json"
@@ -107,7 +115,9 @@ def test_truncated_shard_is_named(place: Path, small: Path, run) -> None:
     shutil.copytree(small.with_name("small.duckdb.build"), place / "small.duckdb.build")
     damaged = next((place / "small.duckdb.build").glob("activations-*/shard-00001-of-00002/exemplars.parquet"))
     damaged.write_bytes(damaged.read_bytes()[:-50])
-    recipe = write_recipe(place, extra=SMALL.replace("shards = 2\n[gradients]", "shards = 2\ntokens_kept = 9\n[gradients]"))
+    recipe = write_recipe(
+        place, extra=SMALL.replace("shards = 2\n[gradients]", "shards = 2\ntokens_kept = 9\n[gradients]")
+    )
     one_line(run("build", recipe), 1, "exemplars.parquet is truncated or damaged", "rerun the build")
 
 
@@ -121,7 +131,10 @@ def test_disk_too_small_is_refused_before_hours_are_spent(place: Path, run, monk
 def limited(command: list[str], size: int) -> subprocess.CompletedProcess[str]:
     """Run with a limit on file size: the write that crosses it fails as on a full disk."""
     return subprocess.run(
-        command, capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        command,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
     )
 
 
@@ -152,7 +165,9 @@ def test_wrong_id(small: Path, run) -> None:
 def test_atlas_that_another_process_writes(place: Path) -> None:
     con = open_writer(place / "small.duckdb")
     done = subprocess.run(
-        [sys.executable, "-m", "atlas", "search", "dog", "--atlas", str(place / "small.duckdb")], capture_output=True, text=True
+        [sys.executable, "-m", "atlas", "search", "dog", "--atlas", str(place / "small.duckdb")],
+        capture_output=True,
+        text=True,
     )
     con.close()
     assert done.returncode == 1

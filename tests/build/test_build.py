@@ -11,13 +11,14 @@ import pytest
 
 pytest.importorskip("torch")
 
+from small_build import SMALL, write_recipe
+
 from atlas.build import executor
 from atlas.build.executor import BuildOptions, build
 from atlas.build.recipe import read_recipe
 from atlas.store.checks import run_checks
 from atlas.store.connection import open_reader
 from atlas.store.content import content_hash, row_counts, table_hashes
-from small_build import SMALL, write_recipe
 
 VERBATIM = [
     "SELECT layer, neuron, label FROM neurons WHERE top_cluster = 4466 AND sub_module = 2",
@@ -85,14 +86,21 @@ def test_only_what_changed_is_done_again(copy: Path) -> None:
 
 
 def test_a_replayed_step_gives_the_content_of_a_fresh_build(copy: Path, tmp_path: Path) -> None:
-    text = copy.read_text().replace("fire_quantile = 0.9", "fire_quantile = 0.95").replace("min_count = 1", "min_count = 2")
+    text = (
+        copy.read_text()
+        .replace("fire_quantile = 0.9", "fire_quantile = 0.95")
+        .replace("min_count = 1", "min_count = 2")
+    )
     copy.write_text(text)
     replayed = build(read_recipe(copy))
     assert {"activations", "table:edges"} <= set(replayed.steps_run)
     assert "relp" not in replayed.steps_run
     fresh = tmp_path / "fresh"
     fresh.mkdir()
-    write_recipe(fresh, extra=SMALL.replace("fire_quantile = 0.9", "fire_quantile = 0.95").replace("min_count = 1", "min_count = 2"))
+    write_recipe(
+        fresh,
+        extra=SMALL.replace("fire_quantile = 0.9", "fire_quantile = 0.95").replace("min_count = 1", "min_count = 2"),
+    )
     assert build(read_recipe(fresh / "small.toml")).content_hash == replayed.content_hash
 
 
@@ -124,7 +132,8 @@ def test_edges_from_the_wiring_when_no_graph_is_asked_for(tmp_path: Path) -> Non
     build(read_recipe(write_recipe(tmp_path, extra=extra)))
     con = open_reader(tmp_path / "small.duckdb")
     rows, lists = con.execute(
-        "SELECT (SELECT count(*) FROM edges), (SELECT count(*) FROM wiring WHERE direction = 'downstream')").fetchall()[0]
+        "SELECT (SELECT count(*) FROM edges), (SELECT count(*) FROM wiring WHERE direction = 'downstream')"
+    ).fetchall()[0]
     assert rows == lists > 0
     facts = dict(con.execute("FROM metadata").fetchall())
     assert facts["edge_method"] == "weight_graph" and facts["edge_truncation"].startswith("top 10")
@@ -142,7 +151,8 @@ def test_a_second_build_of_the_same_atlas_is_refused(copy: Path, run) -> None:
     holder = (
         "import fcntl, sys, time\n"
         f"f = open({str(copy.parent / 'small.duckdb.build' / 'lock')!r}, 'a+')\n"
-        "fcntl.flock(f, fcntl.LOCK_EX); f.truncate(0); f.write('4242'); f.flush(); print('held', flush=True); time.sleep(60)\n"
+        "fcntl.flock(f, fcntl.LOCK_EX); f.truncate(0); f.write('4242'); f.flush()\n"
+        "print('held', flush=True); time.sleep(60)\n"
     )
     copy.write_text(copy.read_text().replace("[cluster]\n", "[cluster]\nseed = 9\n"))
     with subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE) as other:

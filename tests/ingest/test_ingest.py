@@ -49,9 +49,14 @@ def observations(seed: int = 1, graphs: int = 40) -> list[dict]:
             src, tgt = sorted(rng.sample(range(3), 2))
             rows.append(
                 {
-                    "graph_id": graph, "src_layer": src, "src_neuron": min(int(rng.paretovariate(1)), D_MLP) - 1,
-                    "src_position": rng.randrange(4), "tgt_layer": tgt, "tgt_neuron": rng.randrange(3),
-                    "tgt_position": 4, "weight": rng.gauss(0, 1) * 10 ** rng.uniform(-6, 1),
+                    "graph_id": graph,
+                    "src_layer": src,
+                    "src_neuron": min(int(rng.paretovariate(1)), D_MLP) - 1,
+                    "src_position": rng.randrange(4),
+                    "tgt_layer": tgt,
+                    "tgt_neuron": rng.randrange(3),
+                    "tgt_position": 4,
+                    "weight": rng.gauss(0, 1) * 10 ** rng.uniform(-6, 1),
                 }
             )
     return rows
@@ -59,7 +64,12 @@ def observations(seed: int = 1, graphs: int = 40) -> list[dict]:
 
 def edge_shards(root: Path, rows: list[dict], of: int) -> Path:
     for index in range(of):
-        write(root, Shard("k", index, of), graph_edges=[r for r in rows if r["graph_id"] % of == index], graph_token_edges=[])
+        write(
+            root,
+            Shard("k", index, of),
+            graph_edges=[r for r in rows if r["graph_id"] % of == index],
+            graph_token_edges=[],
+        )
     return root
 
 
@@ -113,11 +123,27 @@ def statistics_row(values: np.ndarray, **extra: object) -> dict:
     inner, _ = np.histogram(values[(values >= -2) & (values < 2)], edges)
     hist = [int((values < -2).sum()), *map(int, inner), int((values >= 2).sum())]
     return {
-        "layer": 0, "neuron": 0, "n_tokens": len(values), "s1": values.sum(), "s2": (values**2).sum(),
-        "s3": (values**3).sum(), "s4": (values**4).sum(), "abs_sum": abs(values).sum(), "n_active": int((values > 0).sum()),
-        "n_fired_pos": int((values > 1).sum()), "n_fired_neg": 0, "fire_pos": 1.0, "fire_neg": -9.0,
-        "min": values.min(), "max": values.max(), "hist_lo": -2.0, "hist_hi": 2.0, "hist": hist,
-        "calib_gate": 2.0 * len(values), "calib_up": 3.0 * len(values), **extra,
+        "layer": 0,
+        "neuron": 0,
+        "n_tokens": len(values),
+        "s1": values.sum(),
+        "s2": (values**2).sum(),
+        "s3": (values**3).sum(),
+        "s4": (values**4).sum(),
+        "abs_sum": abs(values).sum(),
+        "n_active": int((values > 0).sum()),
+        "n_fired_pos": int((values > 1).sum()),
+        "n_fired_neg": 0,
+        "fire_pos": 1.0,
+        "fire_neg": -9.0,
+        "min": values.min(),
+        "max": values.max(),
+        "hist_lo": -2.0,
+        "hist_hi": 2.0,
+        "hist": hist,
+        "calib_gate": 2.0 * len(values),
+        "calib_up": 3.0 * len(values),
+        **extra,
     }
 
 
@@ -138,7 +164,16 @@ def test_statistics_merge_and_quantiles(con, tmp_path: Path) -> None:
 
 
 def exemplar(activation: float, context: int, position: int, **extra: object) -> dict:
-    base = {"layer": 0, "neuron": 1, "polarity": 1, "stratum": 0, "rank": 0, "window_start": 0, "window": [activation], "priority": 0}
+    base = {
+        "layer": 0,
+        "neuron": 1,
+        "polarity": 1,
+        "stratum": 0,
+        "rank": 0,
+        "window_start": 0,
+        "window": [activation],
+        "priority": 0,
+    }
     return {**base, "activation": activation, "context_id": context, "position": position, **extra}
 
 
@@ -148,7 +183,9 @@ def test_exemplars_merge_like_one_sort(con, tmp_path: Path) -> None:
     for index in range(3):
         mine = sorted((f for f in firings if f[1] % 3 == index), key=lambda f: (-f[0], f[1], f[2]))[:6]
         rows = [exemplar(*f, rank=rank) for rank, f in enumerate(mine)]
-        contexts = [{"context_id": c, "document": c, "offset": 0, "token_ids": [1] * 5} for c in range(12) if c % 3 == index]
+        contexts = [
+            {"context_id": c, "document": c, "offset": 0, "token_ids": [1] * 5} for c in range(12) if c % 3 == index
+        ]
         write(tmp_path / "a", Shard("k", index, 3), exemplars=rows, contexts=contexts)
     ingest_exemplars(con, activations=tmp_path / "a", corpus="c")
     found = con.execute("SELECT activation, context_id, position FROM exemplars ORDER BY rank").fetchall()
@@ -168,7 +205,16 @@ def test_samples_keep_the_smallest_priorities(con, tmp_path: Path) -> None:
 
 def test_token_statistics_count_what_the_limit_drops(con, tmp_path: Path) -> None:
     def row(token: int, n: int, total: float) -> dict:
-        return {"layer": 0, "neuron": 0, "polarity": 1, "token_id": token, "n": n, "sum": total, "max": total, "min": 0.1}
+        return {
+            "layer": 0,
+            "neuron": 0,
+            "polarity": 1,
+            "token_id": token,
+            "n": n,
+            "sum": total,
+            "max": total,
+            "min": 0.1,
+        }
 
     write(tmp_path / "a", Shard("k", 0, 2), token_stats=[row(1, 3, 3.0), row(2, 5, 1.0)])
     write(tmp_path / "a", Shard("k", 1, 2), token_stats=[row(2, 2, 4.0), row(3, 7, 2.0)])
@@ -195,7 +241,9 @@ def test_fisher_scores_are_the_centred_formula(con, tmp_path: Path) -> None:
         sums = {"s_a": a, "s_a2": a**2, "s_abs": abs(a), "s_g2": g**2, "s_ag": a * g, "s_a2g2": (a * g) ** 2,
                 "s_absag": abs(a * g), "s_ag2": a * g**2}  # fmt: skip
         gradients.append({"layer": 0, "neuron": neuron, "n_tokens": 400, **{k: v.sum() for k, v in sums.items()}})
-        weights.append({"layer": 0, "neuron": neuron, "weight_magnitude": 10.0 - neuron, "output_norm": 1.0, "up_norm": 1.0})
+        weights.append(
+            {"layer": 0, "neuron": neuron, "weight_magnitude": 10.0 - neuron, "output_norm": 1.0, "up_norm": 1.0}
+        )
     write(tmp_path / "g", Shard("k"), gradient_stats=gradients)
     write(tmp_path / "w", Shard("k"), neuron_weights=weights)
     stats = [statistics_row(np.ones(3), neuron=n) for n in range(D_MLP)]
@@ -219,7 +267,9 @@ def test_cooccurrence_by_brute_force(con, tmp_path: Path) -> None:
     write(tmp_path / "r", Shard("k"), graphs=[{"graph_id": g} for g in graphs], graph_nodes=nodes)
     ingest_graphs(con, relp=tmp_path / "r")
     ingest_cooccurrence(con, layers=3, keep=4)
-    found = con.execute("SELECT layer, neuron, other_layer, other_neuron, n_graphs, lift FROM cooccurrence ORDER BY layer, neuron, rank").fetchall()
+    found = con.execute(
+        "SELECT layer, neuron, other_layer, other_neuron, n_graphs, lift FROM cooccurrence ORDER BY layer, neuron, rank"
+    ).fetchall()
     count = {n: sum(n in m for m in graphs.values()) for n in {x for m in graphs.values() for x in m}}
     wanted = []
     for one in sorted(count):

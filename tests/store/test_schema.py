@@ -29,7 +29,9 @@ def empty(tmp_path: Path) -> Path:
 
 def test_tables_py_and_schema_agree(empty: Path) -> None:
     con = open_reader(empty)
-    names = {row[0] for row in con.execute("SELECT table_name FROM duckdb_tables() WHERE database_name='atlas'").fetchall()}
+    names = {
+        row[0] for row in con.execute("SELECT table_name FROM duckdb_tables() WHERE database_name='atlas'").fetchall()
+    }
     assert names == set(TABLES)
     for table, schema in TABLES.items():
         assert con.sql(f"SELECT * FROM atlas.{table} LIMIT 0").to_arrow_table().schema == schema, table
@@ -37,9 +39,14 @@ def test_tables_py_and_schema_agree(empty: Path) -> None:
 
 def test_everything_has_a_comment(empty: Path) -> None:
     con = open_reader(empty)
-    bare = con.execute("SELECT table_name, column_name FROM duckdb_columns() WHERE database_name='atlas' AND comment IS NULL").fetchall()
+    bare = con.execute(
+        "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name='atlas' AND comment IS NULL"
+    ).fetchall()
     assert bare == []
-    assert con.execute("SELECT table_name FROM duckdb_tables() WHERE database_name='atlas' AND comment IS NULL").fetchall() == []
+    assert (
+        con.execute("SELECT table_name FROM duckdb_tables() WHERE database_name='atlas' AND comment IS NULL").fetchall()
+        == []
+    )
 
 
 def test_generated_columns_use_the_models_width(empty: Path) -> None:
@@ -59,7 +66,7 @@ def test_newer_schema_is_refused(empty: Path) -> None:
     con = open_writer(empty)
     con.execute("UPDATE metadata SET value = '999' WHERE key = 'schema_version'")
     con.close()
-    with pytest.raises(StoreError, match="schema 999.*upgrade atlas"):
+    with pytest.raises(StoreError, match=r"schema 999.*upgrade atlas"):
         require_readable(open_reader(empty), "empty.duckdb")
 
 
@@ -67,7 +74,9 @@ def test_released_shell_opens_our_file(empty: Path) -> None:
     shell = shutil.which("duckdb", path=str(Path(sys.executable).parent)) or shutil.which("duckdb")
     if shell is None:
         pytest.skip("no duckdb shell (pip install duckdb-cli)")
-    out = subprocess.run([shell, "-readonly", "-csv", str(empty), "SELECT count(*) FROM neurons"], capture_output=True, text=True)
+    out = subprocess.run(
+        [shell, "-readonly", "-csv", str(empty), "SELECT count(*) FROM neurons"], capture_output=True, text=True
+    )
     assert out.returncode == 0, out.stderr
     assert out.stdout.split()[-1] == "0"
 
@@ -111,7 +120,10 @@ def test_content_hash_is_order_free_and_sees_every_change(tmp_path: Path) -> Non
     def made(name: str, order: str, change: str = "") -> str:
         con = open_writer(tmp_path / name)
         apply_schema(con, d_mlp=10)
-        con.execute(f"INSERT INTO edges (src, tgt, count, weight_sum) SELECT i, i + 10, 1, i / 7 FROM range(50) t(i) ORDER BY {order}")
+        con.execute(
+            "INSERT INTO edges (src, tgt, count, weight_sum) "
+            f"SELECT i, i + 10, 1, i / 7 FROM range(50) t(i) ORDER BY {order}"
+        )
         con.execute("INSERT INTO metadata VALUES ('created', $1)", [name])
         if change:
             con.execute(change)
@@ -125,7 +137,9 @@ def test_content_hash_is_order_free_and_sees_every_change(tmp_path: Path) -> Non
 
 
 def test_disk_full_names_the_next_step() -> None:
-    error = explain_failure(duckdb.IOException('IO Error: Could not write file "x": No space left on device'), "x.duckdb")
+    error = explain_failure(
+        duckdb.IOException('IO Error: Could not write file "x": No space left on device'), "x.duckdb"
+    )
     assert isinstance(error, ResourceError)
     assert "disk full" in str(error)
     assert "free space" in str(error)
