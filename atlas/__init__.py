@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 __all__ = ["Atlas", "AtlasError", "InputError", "ModelError", "ModelSpec", "N", "NeuronId", "StoreError", "open"]
 
 
-def open(path: str | Path) -> Atlas:  # noqa: A001
+def open(path: str | Path) -> Atlas:
     """Open an atlas file read-only; the answer's methods are the questions of the query layer."""
     from atlas.query.atlas import Atlas
 

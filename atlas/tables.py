@@ -278,16 +278,10 @@ TABLES: dict[str, pa.Schema] = {
         score=F64,
         created=TEXT,
     ),
-    "graphs": _schema(
-        **{field.name: field.type for field in SHARDS["graphs"]}, source_file=TEXT, source_hash=TEXT
-    ),
+    "graphs": _schema(**{field.name: field.type for field in SHARDS["graphs"]}, source_file=TEXT, source_hash=TEXT),
     "neuron_graphs": _schema(**_NEURON, graph_id=I64, positions=I32, relevance=F64),
-    "cooccurrence": _schema(
-        **_NEURON, rank=I16, other_layer=I32, other_neuron=I32, n_graphs=I32, lift=F64
-    ),
-    "partitions": _schema(
-        method=TEXT, parameters=TEXT, seed=I64, **_NEURON, cluster_path=TEXT, flow=F64
-    ),
+    "cooccurrence": _schema(**_NEURON, rank=I16, other_layer=I32, other_neuron=I32, n_graphs=I32, lift=F64),
+    "partitions": _schema(method=TEXT, parameters=TEXT, seed=I64, **_NEURON, cluster_path=TEXT, flow=F64),
     "weight_stats": SHARDS["weight_stats"],
     "pruning": _schema(
         **_NEURON,
