@@ -3,6 +3,7 @@
 Same process, tokens, batches, threads and workers; baseline and engine alternate, so that both see the same machine.
 The bare forward is the full model with logits; the engine runs the body only (activations need no logits), so the
 ratio to the body alone is printed too. The whole engine is timed: tokenising, calibration prefix, pass, writing.
+On a machine that others use too, the ratios of processor time (cpu_ratio_...) are the steadier ones.
 
     python scripts/bench/activations.py --quick
     python scripts/bench/activations.py --repeats 7 --workers 4
@@ -44,6 +45,7 @@ class Numbers:
     bos_token_id = 1
 
     def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
+        """Tokenise."""
         return {"input_ids": [[int(word) for word in text.split()] for text in texts]}
 
 
@@ -61,10 +63,10 @@ class Case:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the demo-sized model only, under 50 s on 2 cores")
-    parser.add_argument("--repeats", type=int, help="repeats per measurement (default 5, quick 3)")
+    parser.add_argument("--repeats", type=int, help="repeats per measurement (default 5, quick 2)")
     parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8), help="threads that run batches")
     args = parser.parse_args()
-    repeats = args.repeats or (3 if args.quick else 5)
+    repeats = args.repeats or (2 if args.quick else 5)
     found = {}
     for make in [demo] if args.quick else [demo, large]:
         case = make(args.quick)
@@ -73,7 +75,7 @@ def main() -> None:
 
 
 def summary(found: dict[str, dict[str, float]], workers: int) -> dict[str, Any]:
-    """The largest ratios over the models, and everything by model."""
+    """Take the largest ratios over the models, and everything by model."""
     return {
         "ratio_to_bare_forward": max(result["ratio_to_bare_forward"] for result in found.values()),
         "ratio_gradients": max(result["ratio_gradients"] for result in found.values()),
@@ -85,7 +87,7 @@ def summary(found: dict[str, dict[str, float]], workers: int) -> dict[str, Any]:
 
 
 def demo(quick: bool) -> Case:
-    """The demo model and corpus, or a random model of its shape where the demo is absent."""
+    """Make the demo model and corpus, or a random model of its shape where the demo is absent."""
     options = activations.ActivationOptions()
     folder = ROOT / "data" / "demo"
     if (folder / "model").is_dir():
@@ -97,10 +99,10 @@ def demo(quick: bool) -> Case:
 
 
 def large(_: bool) -> Case:
-    """A random Llama of 12 layers, d 768, 2048 neurons a layer."""
+    """Make a random Llama of 12 layers, d 768, 2048 neurons a layer."""
     options = activations.ActivationOptions(calibration_tokens=1024, batch_tokens=2048)
-    corpus = random_corpus(128, 120, 5000)
-    return Case("llama_12x768", random_llama(12, 768, 2048, 5000), corpus, part(corpus, 32), options)
+    corpus = random_corpus(32, 120, 5000)
+    return Case("llama_12x768", random_llama(12, 768, 2048, 5000), corpus, part(corpus, 8), options)
 
 
 def random_llama(layers: int, width: int, neurons: int, vocab: int) -> Adapter:
@@ -173,20 +175,24 @@ def ratios(times: dict[str, list[float]]) -> dict[str, float]:
         "ratio_without_calibration": over("activation pass", "bare forward", "its calibration"),
         "ratio_to_body": over("activation pass", "body without logits"),
         "ratio_gradients": over("gradient pass", "forward + backward"),
+        "cpu_ratio_to_bare_forward": over("cpu activation pass", "cpu bare forward"),
+        "cpu_ratio_without_calibration": over("cpu activation pass", "cpu bare forward", "cpu its calibration"),
+        "cpu_ratio_gradients": over("cpu gradient pass", "cpu forward + backward"),
         "bare_forward_s": statistics.median(times["bare forward"]),
         "activation_pass_s": statistics.median(times["activation pass"]),
     }
 
 
 def interleaved(passes: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of every pass, `repeats` rounds after one that is not counted."""
-    times: dict[str, list[float]] = {name: [] for name in passes}
+    """Measure wall and processor seconds of every pass, `repeats` rounds after one that is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in (*passes, *(f"cpu {name}" for name in passes))}
     for turn in range(repeats + 1):
         for name, work in passes.items():
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             work()
             if turn:
                 times[name].append(time.perf_counter() - start)
+                times[f"cpu {name}"].append(time.process_time() - cpu)
     return times
 
 

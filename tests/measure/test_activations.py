@@ -193,6 +193,33 @@ def test_bos_positions_count_when_asked(tmp_path: Path) -> None:
     assert 1 in tables["token_counts"]["token_id"].to_pylist()
 
 
+def test_first_positions_are_left_out_without_bos_too(tmp_path: Path) -> None:
+    plain = brute_force.Words()
+    plain.bos_token_id = None  # type: ignore[assignment]
+    adapter = dataclasses.replace(brute_force.model("gpt2", torch.float32), tokenizer=plain, bos_token_id=None)
+    corpus = brute_force.corpus()
+    tables = measured(adapter, corpus, tmp_path)
+    counts = [len(text.split()) for text in corpus.documents]
+    expected = sum(count - -(-count // brute_force.LENGTH) for count in counts)
+    assert set(tables["neuron_stats"]["n_tokens"].to_pylist()) == {expected}
+    assert 0 not in tables["exemplars"]["position"].to_pylist()
+
+
+def test_values_beyond_the_calibrated_range_are_counted_in_the_outer_bins(tmp_path: Path) -> None:
+    adapter, corpus = brute_force.model("llama", torch.float32), brute_force.corpus()
+    every = brute_force.look(adapter, corpus)
+    outside = [0, 0]
+    for (layer, neuron), (row,) in by_neuron(
+        measured(adapter, corpus, tmp_path, calibration_tokens=20)["neuron_stats"]
+    ).items():
+        a = every.a[:, layer, neuron]
+        low, high = row["hist"][0], row["hist"][-1]
+        assert (low, high) == ((a < row["hist_lo"]).sum(), (a >= row["hist_hi"]).sum())
+        assert sum(row["hist"]) == len(a)
+        outside = [outside[0] + low, outside[1] + high]
+    assert min(outside) > 0
+
+
 @pytest.mark.parametrize("of", [2, 3, 5, 9])
 def test_shards_merge_to_one_run(tmp_path: Path, of: int) -> None:
     adapter, corpus = brute_force.model("llama", torch.float32), brute_force.corpus()
