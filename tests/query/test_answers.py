@@ -3,6 +3,7 @@
 import math
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,15 @@ Row = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def a(small: Path) -> atlas.Atlas:  # noqa: F811
-    return atlas.open(small)
+def a(small: Path) -> Iterator[atlas.Atlas]:  # noqa: F811
+    with atlas.open(small) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
-def big(drawn: Path) -> atlas.Atlas:  # noqa: F811
-    return atlas.open(drawn)
+def big(drawn: Path) -> Iterator[atlas.Atlas]:  # noqa: F811
+    with atlas.open(drawn) as opened:
+        yield opened
 
 
 SMALL, DRAWN = small_tables(), random_tables(1)
