@@ -173,8 +173,7 @@ class _Pass:
         for context_id in np.unique(referred).tolist():
             context = contexts[context_id]
             self._contexts[context_id] = context.document, context.offset, context.token_ids
-        for part in found.candidates:
-            self._exemplars.add(part)
+        self._exemplars.add(found.candidates)
         if len(self._contexts) > self._pruned_at:
             self._prune()
 

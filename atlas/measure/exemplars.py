@@ -52,10 +52,10 @@ class Exemplars:
         self._waiting: list[Candidates] = []
         self._count = 0
 
-    def add(self, found: Candidates) -> None:
-        """Offer candidates."""
-        self._waiting.append(found)
-        self._count += len(found.group)
+    def add(self, found: list[Candidates]) -> None:
+        """Offer the candidates of a batch, all layers; they are sorted in when they are many."""
+        self._waiting.extend(found)
+        self._count += sum(len(part.group) for part in found)
         if self._count > max(_FLUSH, len(self.kept.group) // 2) or len(self.kept.group) == 0:
             self.flush()
 
