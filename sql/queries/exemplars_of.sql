@@ -1,7 +1,7 @@
 -- Exemplar texts of a set of neurons, the strongest first, on request only those at given tokens.
 -- of_ids: packed ids. of_tokens: texts matched as in matching_tokens; NULL for any token.
 -- of_polarity: 1, -1, or NULL for both. max_rows: limit; NULL for all.
--- All strata take part. Where no token of the vocabulary begins with a space, spaces stand between tokens. context_text marks the token at the position ⟦so⟧.
+-- All strata take part. context_text marks the token at the position ⟦so⟧.
 -- Try: FROM exemplars_of([0, 1], of_tokens := ['dog'], max_rows := 3)
 CREATE OR REPLACE MACRO exemplars_of(of_ids, of_tokens := NULL, of_polarity := NULL, max_rows := 20) AS TABLE
 WITH chosen AS (
@@ -16,10 +16,8 @@ WITH chosen AS (
            OR (trim(v.token, ' ') <> '' AND trim(v.token, ' ') IN (SELECT trim(unnest(of_tokens)::VARCHAR, ' '))))
     ORDER BY abs(e.activation) DESC, e.layer, e.neuron, e.polarity, e.stratum, e.rank
     LIMIT max_rows
-), spacing AS (
-    SELECT CASE WHEN bool_or(starts_with(token, ' ')) THEN '' ELSE ' ' END AS gap FROM vocab
 ), placed AS (
-    SELECT layer, neuron, polarity, stratum, rank, position, place, coalesce(window_start, 0) AS first_place, token_ids[place + 1] AS token_id
+    SELECT layer, neuron, polarity, stratum, rank, position, place, token_ids[place + 1] AS token_id
     FROM chosen,
         unnest(range(coalesce(window_start, 0), coalesce(window_start + len("window"), len(token_ids)))) AS u(place)
     WHERE place < len(token_ids)
@@ -27,11 +25,9 @@ WITH chosen AS (
     SELECT
         p.layer, p.neuron, p.polarity, p.stratum, p.rank,
         string_agg(
-            CASE WHEN p.place > p.first_place THEN s.gap ELSE '' END ||
             CASE WHEN p.place = p.position THEN '⟦' || coalesce(v.token, '<' || p.token_id || '>') || '⟧'
                  ELSE coalesce(v.token, '<' || p.token_id || '>') END, '' ORDER BY p.place) AS context_text
     FROM placed AS p
-    CROSS JOIN spacing AS s
     LEFT JOIN vocab AS v ON v.token_id = p.token_id
     GROUP BY p.layer, p.neuron, p.polarity, p.stratum, p.rank
 )

@@ -1,6 +1,5 @@
 -- The texts on which one neuron fires most strongly, with the token at the position marked ⟦so⟧.
 -- of_layer, of_neuron: the neuron. of_polarity: 1, -1, or NULL for both. max_rows: texts of each sign; NULL for all.
--- Where no token of the vocabulary begins with a space (word tokenizers), tokens are shown with spaces between.
 -- of_stratum: 0 = the strongest; 1.. = the samples inside quantile strata (weakest first); NULL for all strata.
 -- tokens and activations are those of the shown window, in step; position counts from the start of the context.
 -- Try: FROM neuron_exemplars(1, 2, max_rows := 2)
@@ -14,11 +13,9 @@ WITH chosen AS (
       AND (of_polarity IS NULL OR e.polarity = of_polarity)
       AND (of_stratum IS NULL OR e.stratum = of_stratum)
       AND (max_rows IS NULL OR e.rank < max_rows)
-), spacing AS (
-    SELECT CASE WHEN bool_or(starts_with(token, ' ')) THEN '' ELSE ' ' END AS gap FROM vocab
 ), placed AS (
     SELECT
-        polarity, stratum, rank, position, place, coalesce(window_start, 0) AS first_place,
+        polarity, stratum, rank, position, place,
         token_ids[place + 1] AS token_id
     FROM chosen,
         unnest(range(coalesce(window_start, 0), coalesce(window_start + len("window"), len(token_ids)))) AS u(place)
@@ -28,12 +25,10 @@ WITH chosen AS (
         p.polarity, p.stratum, p.rank,
         list(coalesce(v.token, '<' || p.token_id || '>') ORDER BY p.place) AS tokens,
         string_agg(
-            CASE WHEN p.place > p.first_place THEN s.gap ELSE '' END ||
             CASE WHEN p.place = p.position THEN '⟦' || coalesce(v.token, '<' || p.token_id || '>') || '⟧'
                  ELSE coalesce(v.token, '<' || p.token_id || '>') END, '' ORDER BY p.place) AS context_text,
         any_value(v.token) FILTER (p.place = p.position) AS token
     FROM placed AS p
-    CROSS JOIN spacing AS s
     LEFT JOIN vocab AS v ON v.token_id = p.token_id
     GROUP BY p.polarity, p.stratum, p.rank
 )

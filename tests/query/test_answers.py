@@ -3,7 +3,6 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,13 @@ Row = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def a(small: Path) -> Iterator[atlas.Atlas]:  # noqa: F811
-    with atlas.open(small) as opened:
-        yield opened
+def a(small: Path) -> atlas.Atlas:  # noqa: F811
+    return atlas.open(small)
 
 
 @pytest.fixture(scope="module")
-def big(drawn: Path) -> Iterator[atlas.Atlas]:  # noqa: F811
-    with atlas.open(drawn) as opened:
-        yield opened
+def big(drawn: Path) -> atlas.Atlas:  # noqa: F811
+    return atlas.open(drawn)
 
 
 SMALL, DRAWN = small_tables(), random_tables(1)

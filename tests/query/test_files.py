@@ -144,11 +144,3 @@ def test_importing_and_searching_load_no_heavy_library(small: Path) -> None:  # 
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-
-
-def test_texts_of_a_word_tokenizer_have_spaces(tmp_path: Path) -> None:
-    tables = small_tables()
-    tables["vocab"] = [row | {"token": row["token"].strip() or f"t{row['token_id']}"} for row in tables["vocab"]]
-    with atlas.open(write_atlas(tmp_path / "a.duckdb", tables)) as a:
-        assert a.exemplars("0_0").rows()[0]["context_text"] == "the ⟦dog⟧ runs"
-        assert a.neuron("0_0").exemplars.rows()[0]["context_text"] == "the ⟦dog⟧ runs"

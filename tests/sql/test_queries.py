@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -29,9 +28,8 @@ FAMILIAR = [
 
 
 @pytest.fixture(scope="module")
-def con(small: Path) -> Iterator[duckdb.DuckDBPyConnection]:  # noqa: F811
-    with open_reader(small) as opened:
-        yield opened
+def con(small: Path) -> duckdb.DuckDBPyConnection:  # noqa: F811
+    return open_reader(small)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
