@@ -54,6 +54,7 @@ def test_counts_are_those_of_the_tables(root: Path) -> None:
     assert f"{len(LABELS)} of {LAYERS * D_MLP} neurons (25.0%)" in small
     assert "- output labels from `rule:tokens`: 6 neurons (25.0%)" in small
     assert "- input labels from `llm`: 1 neurons" in small
+    assert "- output labels from `llm`" not in small  # its only one is a parse error
     assert "answers that are no label: 1 parse_error" in small
     observed = sum(len(flows) for flows in FLOWS.values())
     assert f"observations: 1,234 seen, {observed} in stored edges; graphs: 3" in small
@@ -160,6 +161,14 @@ def test_files_that_are_no_atlas_are_listed_with_the_reason(root: Path, tmp_path
     assert "`data/newer.duckdb` | newer.duckdb has schema 999" in part
     assert str(tmp_path) not in text
     assert "## toy Circuit Atlas: small" in text
+
+
+def test_a_reason_names_the_file_only(root: Path) -> None:
+    folder = root / "my atlases"
+    folder.mkdir()
+    (folder / "text.duckdb").write_text("no database " * 500)
+    text = artifacts_text(folder.resolve())
+    assert '| `my atlases/text.duckdb` | IO Error: The file "text.duckdb" exists' in text
 
 
 def test_four_tables_of_another_tool_are_listed_as_older(root: Path) -> None:

@@ -310,6 +310,7 @@ def test_readers_accept_the_documents_own_examples(tmp_path: Path) -> None:
         (read_samples, '["a"', "not whole JSON"),
         (read_clusters, '{"clusters": []}', "lacks 'layer'"),
         (read_clusters, '{"layer": 1.5, "clusters": []}', "must be an integer, found 1.5"),
+        (read_clusters, '{"layer": true, "clusters": []}', "must be an integer, found true"),
         (read_query, '{"query_type": "both", "top_tokens": []}', "query_type"),
         (read_query, '{"query_type": "neuron", "top_tokens": []}', "needs neuron_index"),
         (
@@ -372,7 +373,7 @@ def test_prompt_names_differ_and_stay_inside_the_folder() -> None:
 
 def test_a_path_of_another_tool_stays_inside_the_folder(tmp_path: Path) -> None:
     tables = small_tables()
-    tables["neurons"][0]["cluster_path"] = "/../../evil"
+    tables["neurons"][0]["cluster_path"] = "/../../../evil"
     report = export(tmp_path, tables)
     assert {p.name for p in tmp_path.iterdir()} == {"a.duckdb", "out"}
     assert any("evil" in name for name, _ in report.files)
