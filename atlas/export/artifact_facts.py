@@ -27,7 +27,7 @@ _SOURCES = """
     SELECT "pass", source, count(DISTINCT (layer, neuron)) FROM labels
     WHERE coalesce(status, 'ok') = 'ok' AND label IS NOT NULL GROUP BY ALL ORDER BY ALL"""
 _INTERPRETABILITY = """
-    SELECT "pass", interpretability, count(DISTINCT (layer, neuron)) FROM labels
+    SELECT "pass", interpretability, count(*) FROM labels
     WHERE coalesce(status, 'ok') = 'ok' AND label IS NOT NULL GROUP BY ALL
     ORDER BY "pass", array_position(['low', 'medium', 'high'], any_value(interpretability)) DESC NULLS LAST,
         interpretability"""
@@ -78,7 +78,7 @@ class LabelFacts:
     neurons: int
     labelled: int  # neurons with a chosen label
     sources: list[tuple[str | None, str | None, int]]  # pass, source, neurons
-    interpretability: list[tuple[str | None, str | None, int]]  # pass, interpretability, neurons
+    interpretability: list[tuple[str | None, str | None, int]]  # pass, interpretability, labels
     failures: list[tuple[str, int]]  # status, answers that are no label
 
 

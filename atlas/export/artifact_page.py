@@ -131,7 +131,7 @@ def _labels(labels: LabelFacts) -> list[str]:
         counts = [(name or "not rated", count) for _, name, count in rows]
         total = sum(count for _, count in counts)
         parts = ", ".join(f"{name} {count:,} ({_share(count, total)})" for name, count in counts)
-        lines.append(f"- {kind or 'unknown'} interpretability: {parts}")
+        lines.append(f"- {kind or 'unknown'} interpretability of {total:,} labels: {parts}")
     failures = [f"{count:,} {status}" for status, count in labels.failures]
     return [*lines, *([f"- answers that are no label: {', '.join(failures)}"] if failures else [])]
 

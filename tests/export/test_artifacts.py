@@ -86,7 +86,7 @@ def test_interpretability_is_ordered_and_shared_within_a_pass(root: Path) -> Non
         row["interpretability"] = level
     write_atlas(root / "a.duckdb", tables)
     expected = "high 2 (33.3%), medium 1 (16.7%), low 1 (16.7%), odd 1 (16.7%), not rated 1 (16.7%)"
-    assert f"- output interpretability: {expected}" in artifacts_text(root)
+    assert f"- output interpretability of 6 labels: {expected}" in artifacts_text(root)
 
 
 def test_content_hash_is_that_of_the_store(root: Path) -> None:
