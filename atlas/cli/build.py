@@ -13,10 +13,12 @@ import click
 @click.option("--workers", type=int, default=0, help="Threads; all cores by default. Does not change the result.")
 @click.option("--memory", default="4GiB", show_default=True, help="Memory limit of the table steps.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write the atlas here, not where the recipe says.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), help="Write the atlas here, not where the recipe says."
+)
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
-def build(recipe: Path, workers: int, memory: str, device: str, output: Path | None, quiet: bool) -> None:
-    """Build the atlas of RECIPE (a TOML file), doing only what is missing or changed.
+def build(*, recipe: Path, workers: int, memory: str, device: str, output: Path | None, quiet: bool) -> None:
+    r"""Build the atlas of RECIPE (a TOML file), doing only what is missing or changed.
 
     Stop it at any moment and run it again: it goes on where it was.
 

@@ -59,7 +59,7 @@ def find_atlas(given: Path | None) -> Path:
         return given
     if named := os.environ.get("ATLAS_FILE"):
         return Path(named)
-    found = sorted(Path("data").rglob("*.duckdb")) if Path("data").is_dir() else []
+    found = sorted(path for path in Path("data").rglob("*.duckdb") if not path.parent.name.endswith(".build"))
     if len(found) == 1:
         return found[0]
     if not found:

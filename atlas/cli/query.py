@@ -7,9 +7,7 @@ import click
 from atlas.cli.options import View, selection, view_options
 from atlas.errors import InputError
 
-POLARITY = click.option(
-    "--polarity", type=click.Choice(["+", "-"]), default="+", show_default=True, help="Sign of firing."
-)
+POLARITY = click.option("--polarity", type=click.Choice(["+", "-"]), help="Only firings of this sign; both by default.")
 CONTEXTS = click.option("--contexts", is_flag=True, help="Show texts instead of the table.")
 
 
@@ -55,7 +53,7 @@ def search(view: View, words: tuple[str, ...], mode: str, field: str, parts: boo
 @POLARITY
 @CONTEXTS
 @view_options
-def tokens(view: View, neurons: tuple[str, ...], polarity: str, contexts: bool) -> None:
+def tokens(view: View, neurons: tuple[str, ...], polarity: str | None, contexts: bool) -> None:
     """Tokens that fire NEURONS strongly.
 
     NEURONS: ids, cluster:PATH, layer:A-B, label:TEXT, or - to read ids from stdin.
@@ -73,7 +71,7 @@ def tokens(view: View, neurons: tuple[str, ...], polarity: str, contexts: bool) 
 @click.option("--at-least", default=1, show_default=True, help="Fewest strong firings.")
 @CONTEXTS
 @view_options
-def fires_on(view: View, words: tuple[str, ...], polarity: str, at_least: int, contexts: bool) -> None:
+def fires_on(view: View, words: tuple[str, ...], polarity: str | None, at_least: int, contexts: bool) -> None:
     """Neurons that fire strongly on the token WORD; with several, on that category (recall is averaged).
 
     A word matches the token with or without spaces around it.

@@ -19,9 +19,9 @@ def token_texts(tokenizer: Any, vocab: int) -> list[str]:
     r"""Text of every token id 0 .. vocab - 1, in order.
 
     A leading space is kept where the token has one; a word-level tokenizer (no decoder) joins its words with spaces, so
-    each of them has one. Texts of consecutive tokens can thus be joined as they are. Bytes that are no UTF-8 on their own and control characters are
-    written as "\xe2";
-    special tokens appear by name; ids without a piece (padding of the embedding, or no tokenizer) as "<token 511>".
+    each of them has one: texts of consecutive tokens can be joined as they are. Bytes that are no UTF-8 on their own
+    and control characters are written as "\xe2"; special tokens appear by name; ids without a piece (padding of the
+    embedding, or no tokenizer) as "<token 511>".
     """
     if tokenizer is None:
         return [f"<token {i}>" for i in range(vocab)]

@@ -113,13 +113,15 @@ class Atlas:
 
         return search(self, query, mode=mode, field=field, where=where, limit=limit)
 
-    def tokens(self, selection: Selection, *, polarity: Polarity = "+", limit: int | None = 20) -> Answer:
+    def tokens(self, selection: Selection, *, polarity: Polarity | None = None, limit: int | None = 20) -> Answer:
         """Reverse activation: the tokens that fire a neuron or a set of neurons strongly."""
         from atlas.query.tokens import tokens
 
         return tokens(self, selection, polarity=polarity, limit=limit)
 
-    def fires_on(self, *tokens: str, polarity: Polarity = "+", at_least: int = 1, limit: int | None = 20) -> Answer:
+    def fires_on(
+        self, *tokens: str, polarity: Polarity | None = None, at_least: int = 1, limit: int | None = 20
+    ) -> Answer:
         """The neurons that fire strongly on a token; with several tokens, on that category (recall is averaged)."""
         from atlas.query.tokens import fires_on
 

@@ -14,26 +14,36 @@ if TYPE_CHECKING:
 _SIGNS = {"+": 1, "-": -1, 1: 1, -1: -1}
 
 
-def tokens(atlas: Atlas, selection: Selection, *, polarity: Polarity = "+", limit: int | None = 20) -> Answer:
-    """Columns of tokens_of, by share * log2(1 + lift)."""
+def tokens(atlas: Atlas, selection: Selection, *, polarity: Polarity | None = None, limit: int | None = 20) -> Answer:
+    """Columns of tokens_of, by share * log2(1 + lift); both signs when polarity is None."""
     warnings = atlas.require("token_stats", "vocab")
     ids = select(atlas, selection)
-    headline = ("token", "n", "n_neurons", "share", "lift", "mean", "peak")
-    values = {"of_ids": ids, "of_polarity": _sign(polarity), "max_rows": limit}
+    headline = ("token", "polarity", "n", "n_neurons", "share", "lift", "mean", "peak")
+    sign = None if polarity is None else _sign(polarity)
+    values = {"of_ids": ids, "of_polarity": sign, "max_rows": limit}
     return atlas.ask("tokens_of", values, headline=headline, warnings=warnings + _truncation(atlas))
 
 
 def fires_on(
-    atlas: Atlas, words: tuple[str, ...], *, polarity: Polarity = "+", at_least: int = 1, limit: int | None = 20
+    atlas: Atlas,
+    words: tuple[str, ...],
+    *,
+    polarity: Polarity | None = None,
+    at_least: int = 1,
+    limit: int | None = 20,
 ) -> Answer:
-    """Columns of fires_on; InputError with near spellings for a token that the vocabulary lacks."""
+    """Columns of fires_on, both signs when polarity is None.
+
+    Raises InputError with near spellings for a token that the vocabulary lacks.
+    """
     warnings = atlas.require("token_stats", "vocab")
     matched = _matched(atlas, words)
     several = tuple(
         f"{word!r} means the tokens {', '.join(map(repr, found))}" for word, found in matched.items() if found != [word]
     )
-    headline = ("layer", "neuron", "label", "n", "recall", "precision", "lift", "mean", "tokens")
-    values = {"of_tokens": list(words), "of_polarity": _sign(polarity), "at_least": at_least, "max_rows": limit}
+    headline = ("layer", "neuron", "polarity", "label", "n", "recall", "precision", "lift", "mean", "tokens")
+    sign = None if polarity is None else _sign(polarity)
+    values = {"of_tokens": list(words), "of_polarity": sign, "at_least": at_least, "max_rows": limit}
     return atlas.ask("fires_on", values, headline=headline, warnings=warnings + several + _truncation(atlas))
 
 

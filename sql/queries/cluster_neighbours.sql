@@ -2,6 +2,7 @@
 -- of_path: its path. max_rows: limit; NULL for all.
 -- weight_out / weight_in = sum of mean |F| over the edges to / from the neighbour (the unit of clusters.outgoing_weight);
 -- cluster_path is NULL for neurons outside every module of that level. Ordered by weight_out + weight_in.
+-- Sums of floats are taken as integers of 2^-60, so they do not depend on threads.
 -- Try: FROM cluster_neighbours('1', max_rows := 5)
 CREATE OR REPLACE MACRO cluster_neighbours(of_path, max_rows := 20) AS TABLE
 WITH modules AS (
@@ -19,7 +20,8 @@ WITH modules AS (
     FROM edges AS e SEMI JOIN members AS m ON e.tgt = m.id
 ), grouped AS (
     SELECT
-        o.module, coalesce(sum(x.w_out), 0) AS weight_out, coalesce(sum(x.w_in), 0) AS weight_in,
+        o.module, coalesce(sum(round(x.w_out * 1152921504606846976)::HUGEINT) / 1152921504606846976, 0) AS weight_out,
+        coalesce(sum(round(x.w_in * 1152921504606846976)::HUGEINT) / 1152921504606846976, 0) AS weight_in,
         count(x.w_out) AS edges_out, count(x.w_in) AS edges_in
     FROM crossings AS x LEFT JOIN modules AS o ON o.id = x.id
     WHERE o.module IS DISTINCT FROM of_path

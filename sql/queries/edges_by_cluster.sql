@@ -3,6 +3,7 @@
 -- at_least_weight: smallest mean |F| of an edge. at_least_count: fewest observations of an edge. max_rows: limit.
 -- src_cluster or tgt_cluster is NULL for neurons outside every module. mean_abs_weight_sum adds the mean |F| of the
 -- edges: the unit of clusters.internal_weight. Ordered by weight_abs_sum.
+-- Sums of floats are taken as integers of 2^-60, so they do not depend on threads.
 -- Try: FROM edges_by_cluster(NULL, NULL, of_level := 1)
 CREATE OR REPLACE MACRO edges_by_cluster(
     of_sources, of_targets, of_level := NULL, at_least_weight := 0, at_least_count := 1, max_rows := 50
@@ -16,8 +17,9 @@ WITH sources AS (
 ), grouped AS (
     SELECT
         s.module AS src_cluster, t.module AS tgt_cluster, count(*) AS n_edges, sum(e.count)::BIGINT AS observations,
-        sum(e.weight_sum::DOUBLE) AS weight_sum, sum(e.weight_abs_sum::DOUBLE) AS weight_abs_sum,
-        sum(e.weight_abs_sum::DOUBLE / e.count) AS mean_abs_weight_sum
+        sum(round(e.weight_sum::DOUBLE * 1152921504606846976)::HUGEINT) / 1152921504606846976 AS weight_sum,
+        sum(round(e.weight_abs_sum::DOUBLE * 1152921504606846976)::HUGEINT) / 1152921504606846976 AS weight_abs_sum,
+        sum(round((e.weight_abs_sum::DOUBLE / e.count) * 1152921504606846976)::HUGEINT) / 1152921504606846976 AS mean_abs_weight_sum
     FROM edges AS e
     JOIN sources AS s ON e.src = s.id
     JOIN targets AS t ON e.tgt = t.id

@@ -3,10 +3,12 @@
 -- share = part of the neuron's outgoing sum of |F|; standard_error = sqrt(sample variance / count), NULL for a single
 -- observation; sign_consistency = |sum F| / sum |F|, 1 when every observation has one sign.
 -- Ordered by the sum of |F| (weight_abs_sum).
+-- Sums of floats are taken as integers of 2^-60, so they do not depend on threads.
 -- Try: FROM edges_from(1, 2, max_rows := 5)
 CREATE OR REPLACE MACRO edges_from(of_layer, of_neuron, max_rows := 20) AS TABLE
 WITH chosen AS (
-    SELECT *, weight_abs_sum / nullif(sum(weight_abs_sum) OVER (), 0) AS share
+    SELECT *, weight_abs_sum / nullif(sum(round(weight_abs_sum::DOUBLE * 1152921504606846976)::HUGEINT) OVER ()
+        / 1152921504606846976, 0) AS share
     FROM edges WHERE src_layer = of_layer AND src_neuron = of_neuron
     ORDER BY weight_abs_sum DESC, tgt
     LIMIT max_rows

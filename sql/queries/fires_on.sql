@@ -1,11 +1,11 @@
 -- The neurons that fire strongly on a token, or on a category of tokens.
--- of_tokens: list of texts, each matched as in matching_tokens. of_polarity: 1 or -1.
--- at_least: strong firings needed. max_rows: limit; NULL for all.
+-- of_tokens: list of texts, each matched as in matching_tokens. of_polarity: 1, -1, or NULL for both:
+-- a neuron that fires on them with either sign is found, one row a sign. at_least: strong firings needed. max_rows: limit; NULL for all.
 -- n = strong firings on these tokens; recall = n / occurrences of the token, averaged over the texts;
 -- precision = n / all strong firings of the neuron with that sign; lift = precision / the tokens' share of the corpus;
 -- mean and peak (farthest from 0) of the activation; tokens = those it fires on. Ordered by recall * log2(1 + lift).
 -- Try: FROM fires_on(['dog'], max_rows := 3)
-CREATE OR REPLACE MACRO fires_on(of_tokens, of_polarity := 1, at_least := 1, max_rows := 20) AS TABLE
+CREATE OR REPLACE MACRO fires_on(of_tokens, of_polarity := NULL, at_least := 1, max_rows := 20) AS TABLE
 WITH matched AS (
     SELECT a.word, v.token_id, v.token, v."count" AS seen
     FROM (SELECT DISTINCT unnest(of_tokens) AS word) AS a
@@ -16,34 +16,34 @@ WITH matched AS (
 ), words AS (
     SELECT word, sum(seen) AS seen FROM matched GROUP BY word
 ), firings AS (
-    SELECT t.* FROM token_stats AS t SEMI JOIN distinct_tokens USING (token_id) WHERE t.polarity = of_polarity
+    SELECT t.* FROM token_stats AS t SEMI JOIN distinct_tokens USING (token_id) WHERE of_polarity IS NULL OR t.polarity = of_polarity
 ), per_word AS (
-    SELECT f.layer, f.neuron, m.word, sum(f.n) AS n
+    SELECT f.layer, f.neuron, f.polarity, m.word, sum(f.n) AS n
     FROM firings AS f JOIN matched AS m ON m.token_id = f.token_id
-    GROUP BY f.layer, f.neuron, m.word
+    GROUP BY f.layer, f.neuron, f.polarity, m.word
 ), recalled AS (
-    SELECT p.layer, p.neuron, sum(p.n / nullif(w.seen, 0)) / (SELECT count(*) FROM words) AS recall
+    SELECT p.layer, p.neuron, p.polarity, sum(p.n / nullif(w.seen, 0) ORDER BY p.word) / (SELECT count(*) FROM words) AS recall
     FROM per_word AS p JOIN words AS w ON w.word = p.word
-    GROUP BY p.layer, p.neuron
+    GROUP BY p.layer, p.neuron, p.polarity
 ), counted AS (
     SELECT
-        f.layer, f.neuron, sum(f.n)::BIGINT AS n, sum(f."sum") / sum(f.n) AS mean,
-        CASE WHEN of_polarity > 0 THEN max(f."max") ELSE min(f."min") END AS peak,
+        f.layer, f.neuron, f.polarity, sum(f.n)::BIGINT AS n, sum(f."sum" ORDER BY f.token_id) / sum(f.n) AS mean,
+        CASE WHEN f.polarity > 0 THEN max(f."max") ELSE min(f."min") END AS peak,
         list(d.token ORDER BY f.n DESC, d.token_id) AS tokens
     FROM firings AS f JOIN distinct_tokens AS d ON d.token_id = f.token_id
-    GROUP BY f.layer, f.neuron
+    GROUP BY f.layer, f.neuron, f.polarity
     HAVING sum(f.n) >= at_least
 ), expected AS (
     SELECT (SELECT sum(seen) FROM distinct_tokens) / nullif((SELECT sum("count") FROM vocab), 0) AS share
 )
 SELECT
-    c.layer, c.neuron, n.label, n.cluster_path, c.n, r.recall,
-    c.n / nullif(CASE WHEN of_polarity > 0 THEN s.n_fired_pos ELSE s.n_fired_neg END, 0) AS "precision",
+    c.layer, c.neuron, c.polarity, n.label, n.cluster_path, c.n, r.recall,
+    c.n / nullif(CASE WHEN c.polarity > 0 THEN s.n_fired_pos ELSE s.n_fired_neg END, 0) AS "precision",
     "precision" / nullif(x.share, 0) AS lift, c.mean, c.peak, c.tokens
 FROM counted AS c
 CROSS JOIN expected AS x
-JOIN recalled AS r ON r.layer = c.layer AND r.neuron = c.neuron
+JOIN recalled AS r ON r.layer = c.layer AND r.neuron = c.neuron AND r.polarity = c.polarity
 LEFT JOIN neuron_stats AS s ON s.layer = c.layer AND s.neuron = c.neuron
 LEFT JOIN neurons AS n ON n.layer = c.layer AND n.neuron = c.neuron
-ORDER BY r.recall * log2(1 + lift) DESC NULLS LAST, c.layer, c.neuron
+ORDER BY r.recall * log2(1 + lift) DESC NULLS LAST, c.layer, c.neuron, c.polarity DESC
 LIMIT max_rows;

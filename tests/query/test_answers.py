@@ -122,10 +122,19 @@ def test_search_refuses(a: atlas.Atlas, query: str, options: Any, message: str) 
 
 # -- tokens ------------------------------------------------------------------------------------------------------
 def test_tokens_by_hand(a: atlas.Atlas) -> None:
-    row = a.tokens("0_0").rows()[0]
+    row = a.tokens("0_0", polarity="+").rows()[0]
     # 30 of 40 strong firings on ' dog', which is 40 of 800 positions: lift 0.75 / 0.05
-    assert row == {"token_id": 1, "token": " dog", "n": 30, "n_neurons": 1, "share": 0.75, "mean": 2.0, "peak": 3.0,
-                   "lift": 15.0}  # fmt: skip
+    assert row == {
+        "token_id": 1,
+        "token": " dog",
+        "polarity": 1,
+        "n": 30,
+        "n_neurons": 1,
+        "share": 0.75,
+        "mean": 2.0,
+        "peak": 3.0,
+        "lift": 15.0,
+    }
     negative = a.tokens((0, 0), polarity="-").rows()
     assert [(r["token"], r["peak"], r["mean"], r["share"]) for r in negative] == [(" cat", -2.0, -1.5, 0.75)]
 
@@ -158,11 +167,20 @@ def test_fires_on_by_hand(a: atlas.Atlas) -> None:
     assert a.fires_on("dog").warnings == ("'dog' means the tokens ' dog', 'dog'",)
 
 
+def test_both_signs_by_default(a: atlas.Atlas) -> None:
+    for ask in (lambda p: a.fires_on("dog", " cat", polarity=p), lambda p: a.tokens("0_0", polarity=p)):
+        separate = [row for sign in ("+", "-") for row in ask(sign).rows()]
+        assert sorted(map(repr, ask(None).rows())) == sorted(map(repr, separate))
+        assert {row["polarity"] for row in separate} == {1, -1}
+
+
 def test_a_category_averages_recall(a: atlas.Atlas) -> None:
-    rows = {r["neuron"]: r for r in a.fires_on("dog", " cat").rows()}
+    rows = {r["neuron"]: r for r in a.fires_on("dog", " cat", polarity="+").rows()}
     assert rows[1]["recall"] == pytest.approx((3 / 50 + 27 / 30) / 2)
     assert rows[1]["precision"] == 1.0 and rows[1]["lift"] == pytest.approx(1 / (80 / 800))
-    assert rows[0]["n"] == 35 and a.fires_on("dog", " dog").rows()[0]["n"] == 35  # overlapping words count once
+    assert (
+        rows[0]["n"] == 35 and a.fires_on("dog", " dog", polarity="+").rows()[0]["n"] == 35
+    )  # overlapping words count once
 
 
 def test_spaces_match_exactly_and_unknown_tokens_get_spellings(a: atlas.Atlas) -> None:
@@ -177,8 +195,10 @@ def test_spaces_match_exactly_and_unknown_tokens_get_spellings(a: atlas.Atlas) -
 
 def test_exemplar_texts_mark_the_position(a: atlas.Atlas) -> None:
     assert [(r["activation"], r["context_text"]) for r in a.exemplars("0_0").rows()] == [
-        (3.0, " the⟦ dog⟧ runs"), (-2.0, "<s> a⟦ cat⟧ runs"), (1.0, " cat⟦ runs⟧"),
-    ]  # fmt: skip
+        (3.0, " the⟦ dog⟧ runs"),
+        (-2.0, "<s> a⟦ cat⟧ runs"),
+        (1.0, " cat⟦ runs⟧"),
+    ]
     assert [r["activation"] for r in a.exemplars("layer:0-2", tokens=["cat"]).rows()] == [-2.0]
     assert [r["activation"] for r in a.exemplars("layer:0-2", polarity="-").rows()] == [-2.0]
 
@@ -220,8 +240,10 @@ def test_edges_by_cluster_against_brute_force(big: atlas.Atlas) -> None:
         pair = expected[module[e["src"]], module[e["tgt"]]]
         pair[0] += 1
         pair[1] += e["weight_sum"]
-    got = {(r["src_cluster"], r["tgt_cluster"]): [r["n_edges"], r["weight_sum"]] for r in
-           big.edges().by_cluster(1, limit=None).rows()}  # fmt: skip
+    got = {
+        (r["src_cluster"], r["tgt_cluster"]): [r["n_edges"], r["weight_sum"]]
+        for r in big.edges().by_cluster(1, limit=None).rows()
+    }
     assert got.keys() == expected.keys()
     assert all(got[k] == pytest.approx(expected[k], abs=1e-5) for k in got)
 
@@ -271,8 +293,9 @@ def test_card_of_one_neuron(a: atlas.Atlas) -> None:
     assert [(r["layer"], r["neuron"]) for r in card.edges_out.rows()] == [(2, 7), (2, 6)]
     assert [r["status"] for r in card.labels.rows()] == ["ok", "ok", "parse_error"]
     assert [(r["direction"], r["strength"]) for r in card.wiring.rows()] == [
-        ("upstream", pytest.approx(0.9)), ("downstream", pytest.approx(0.7)),
-    ]  # fmt: skip
+        ("upstream", pytest.approx(0.9)),
+        ("downstream", pytest.approx(0.7)),
+    ]
     text = str(card)
     for part in ("L1/N2", "NSAID mentions", "⟦ aspirin⟧", "<- L0/N0", "-> L2/N7", "weight rank 6"):
         assert part in text
@@ -324,13 +347,24 @@ def test_prune_counts_true_candidates_only(a: atlas.Atlas) -> None:
 @pytest.mark.parametrize(
     ("selection", "ids"),
     [
-        ("L1/N2", [10]), ((1, 2), [10]), (("L1", 2), [10]), (10, [10]), ("10", [10]), (NeuronId(1, 2), [10]),
-        (["1_2", "0:0", 10], [0, 10]), ("cluster:1.1", [0, 1]), ("layer:2", list(range(16, 24))),
-        ("layer:0-1", list(range(16))), ("label:GERMAN", [11]), (["cluster:1.1", "2_0"], [0, 1, 16]),
-        (N(min_count=1), [0, 10]), (N(layers=1, label="dog"), [11]), (N(ids=("1_2", 3), where="layer = 0"), [3]),
+        ("L1/N2", [10]),
+        ((1, 2), [10]),
+        (("L1", 2), [10]),
+        (10, [10]),
+        ("10", [10]),
+        (NeuronId(1, 2), [10]),
+        (["1_2", "0:0", 10], [0, 10]),
+        ("cluster:1.1", [0, 1]),
+        ("layer:2", list(range(16, 24))),
+        ("layer:0-1", list(range(16))),
+        ("label:GERMAN", [11]),
+        (["cluster:1.1", "2_0"], [0, 1, 16]),
+        (N(min_count=1), [0, 10]),
+        (N(layers=1, label="dog"), [11]),
+        (N(ids=("1_2", 3), where="layer = 0"), [3]),
         (N(where="label IS NOT NULL -- a comment"), [0, 1, 2, 10, 11, 23]),
     ],
-)  # fmt: skip
+)
 def test_selections(a: atlas.Atlas, selection: Any, ids: list[int]) -> None:
     assert a.select(selection) == ids
 
@@ -338,12 +372,19 @@ def test_selections(a: atlas.Atlas, selection: Any, ids: list[int]) -> None:
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
-        ("L3/N0", "layers 0..2"), ((0, 8), "neurons 0..7"), (24, "out of range"), (-1, "out of range"),
-        ("dog", "cannot read"), ("cluster:9", "no module '9'"), ("layer:x", "cannot read layers"), ([], "empty list"),
+        ("L3/N0", "layers 0..2"),
+        ((0, 8), "neurons 0..7"),
+        (24, "out of range"),
+        (-1, "out of range"),
+        ("dog", "cannot read"),
+        ("cluster:9", "no module '9'"),
+        ("layer:x", "cannot read layers"),
+        ([], "empty list"),
         ("label:zzz", "no neuron"),
-        (N(where="nope > 1"), "nope"), (N(where="1 = 1); DELETE FROM neurons; SELECT (1"), "read-only"),
+        (N(where="nope > 1"), "nope"),
+        (N(where="1 = 1); DELETE FROM neurons; SELECT (1"), "read-only"),
     ],
-)  # fmt: skip
+)
 def test_selections_refuse(a: atlas.Atlas, selection: Any, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         a.select(selection)
@@ -389,8 +430,13 @@ def test_answers_from_several_threads(a: atlas.Atlas) -> None:
 
 def test_info(a: atlas.Atlas) -> None:
     facts = a.info()
-    assert facts["graphs"] == {"graphs": 3, "explained_median": 0.7, "explained_min": 0.5, "residual_median": 2e-9,
-                               "residual_max": 3e-9}  # fmt: skip
+    assert facts["graphs"] == {
+        "graphs": 3,
+        "explained_median": 0.7,
+        "explained_min": 0.5,
+        "residual_median": 2e-9,
+        "residual_max": 3e-9,
+    }
     assert (facts["layers"], facts["neurons_per_layer"], facts["labelled"], facts["in_modules"]) == (3, D_MLP, 6, 8)
     assert len(a.hash()) == 32
 
