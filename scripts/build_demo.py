@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from atlas.cli.build import build
+from atlas.cli.main import main
 
 if __name__ == "__main__":
-    build([str(Path(__file__).parents[1] / "data" / "recipes" / "demo.toml")])
+    main(["build", str(Path(__file__).parents[1] / "data" / "recipes" / "demo.toml")])

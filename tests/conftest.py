@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -17,3 +18,11 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("no ../shared/data (real models and corpora); set ATLAS_SHARED to the folder that holds data/")
     return folder
+
+
+def pytest_unconfigure() -> None:
+    """Let go of hypothesis' garbage-collection callback, which keeps duckdb alive past the interpreter's end.
+
+    duckdb would then list everything it holds as leaked, after pytest's summary.
+    """
+    gc.callbacks.clear()

@@ -1,0 +1,110 @@
+"""The atlas against the demo's known truth: it finds the neurons of a category, and `fires-on` lists them.
+
+The oracle is plain transformers: activations by hooks on documents that no part of the atlas code touches, and a
+rank-sum AUC. The atlas is built here from the shipped recipe's parameters on part of the corpus.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+import atlas
+from atlas.build.executor import build
+from atlas.build.recipe import read_recipe
+
+DEMO = Path(__file__).parents[2] / "data" / "demo"
+TRUTH: dict[str, list[str]] = json.loads((DEMO / "truth.json").read_text())["categories"]
+RECIPE = """
+name = "truth"
+model = "{demo}/model"
+corpus = "{demo}/corpus.json"
+atlas = "{folder}/truth.duckdb"
+[activations]
+documents = 1500
+fire_quantile = 0.95
+[gradients]
+documents = 0
+[relp]
+graphs = 0
+"""
+
+
+@pytest.fixture(scope="module")
+def a(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("truth")
+    (folder / "truth.toml").write_text(RECIPE.format(demo=DEMO, folder=folder))
+    build(read_recipe(folder / "truth.toml"))
+    with atlas.open(folder / "truth.duckdb") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def measured() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], dict[str, int]]:
+    """Activations [positions, layers * d_mlp] and token ids of the last 500 documents, by plain transformers."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(DEMO / "model").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(DEMO / "model")
+    rows: list[list[npt.NDArray[np.float32]]] = [[] for _ in model.model.layers]
+    for index, layer in enumerate(model.model.layers):
+        layer.mlp.down_proj.register_forward_pre_hook(
+            lambda _, inputs, index=index: rows[index].append(inputs[0][0, 1:].numpy().copy())
+        )
+    seen: list[int] = []
+    with torch.no_grad():
+        for text in json.loads((DEMO / "corpus.json").read_text())[-500:]:
+            ids = tokenizer(text, return_tensors="pt")["input_ids"]
+            model.model(ids)
+            seen += ids[0, 1:].tolist()
+    values = np.stack([np.concatenate(layer) for layer in rows], 1).reshape(len(seen), -1)
+    return values, np.array(seen), tokenizer.get_vocab()
+
+
+def auc(values: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]) -> float:
+    """Share of (inside, outside) pairs that the values order rightly (rank sum; ties are absent in practice)."""
+    ranks = np.empty(len(values))
+    ranks[np.argsort(values)] = np.arange(1, len(values) + 1)
+    n = int(inside.sum())
+    return float((ranks[inside].sum() - n * (n + 1) / 2) / (n * (len(values) - n)))
+
+
+def best_listed(a: atlas.Atlas, words: list[str], measured, limit: int) -> float:
+    values, seen, vocab = measured
+    inside = np.isin(seen, [vocab[word] for word in words])
+    listed = a.fires_on(*words, limit=limit).rows()
+    return max(auc(row["polarity"] * values[:, row["layer"] * 384 + row["neuron"]], inside) for row in listed)
+
+
+def test_fires_on_lists_neurons_selective_for_the_categories(a: atlas.Atlas, measured) -> None:
+    known = {word for (word,) in a.sql("SELECT trim(token) FROM vocab WHERE count > 0").fetchall()}
+    found = {
+        name: best_listed(a, [word for word in words if word in known], measured, 3) for name, words in TRUTH.items()
+    }
+    selective = {name for name, value in found.items() if value > 0.95}
+    assert len(selective) >= 30, found  # of 39; the issue asks for 10
+
+
+def test_labels_name_tokens_of_the_category(a: atlas.Atlas) -> None:
+    of = {word: name for name, words in TRUTH.items() for word in words}
+    named = set()
+    for (label,) in a.sql(
+        "SELECT label FROM labels WHERE source = 'rule:tokens' AND label LIKE 'fires on %'"
+    ).fetchall():
+        categories = [of.get(word) for word in label.removeprefix("fires on ").removesuffix(" (negative)").split(", ")]
+        top = max(set(categories), key=categories.count)
+        if top and categories.count(top) >= 5:
+            named.add(top)
+    assert len(named) >= 20, named
+
+
+def test_search_finds_aspirin(a: atlas.Atlas) -> None:
+    rows = a.search("aspirin").rows()
+    assert rows and all(
+        "aspirin" in f"{r['label']} {r['description']} {r['input_label']} {r['output_label']}" for r in rows
+    )
