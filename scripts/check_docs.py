@@ -22,9 +22,9 @@ from pathlib import Path
 import click
 import duckdb
 
-from atlas.cli.main import atlas as root_command
+from atlas.cli.main import cli as root_command
 from atlas.store.schema import apply_schema
-from atlas.store.sqlfiles import header, sql_files
+from atlas.store.sqlfiles import sql_files
 
 ROOT = Path(__file__).parents[1]
 PART = re.compile(r"(<!-- (generated|run): (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -70,21 +70,9 @@ def table_reference() -> str:
     return "\n".join(text)
 
 
-def macro_reference() -> str:
-    """Every macro with its header."""
-    text = []
-    for path in sql_files("queries"):
-        lines = header(path.read_text(encoding="utf-8"))
-        meaning = " ".join(line for line in lines if not line.startswith("Try:"))
-        tries = [line[4:].strip() for line in lines if line.startswith("Try:")]
-        text.append(f"**`{path.stem}`** {meaning}\n\n```sql\n" + "\n".join(tries) + "\n```\n")
-    return "\n".join(text)
-
-
 GENERATED: dict[str, Callable[[], str]] = {
     "commands": command_table,
     "tables": table_reference,
-    "macros": macro_reference,
 }
 
 

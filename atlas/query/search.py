@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FIELDS = ("all", "label", "description", "input_label", "output_label")
 MODES = ("words", "regex")
-HEADLINE = ("layer", "neuron", "score", "label", "input_label", "output_label", "cluster_path")
+HEADLINE = ("layer", "neuron", "score", "label", "output_label", "cluster_path")
 
 
 @dataclass(frozen=True)
