@@ -28,6 +28,4 @@ def edge_arrays(con: duckdb.DuckDBPyConnection, *, min_count: int) -> EdgeArrays
         "WHERE count >= $1 AND weight_abs_sum > 0 ORDER BY src, tgt",
         [min_count],
     ).fetchnumpy()
-    return EdgeArrays(
-        found["src"].astype(np.int64), found["tgt"].astype(np.int64), found["weight"].astype(np.float64)
-    )
+    return EdgeArrays(found["src"].astype(np.int64), found["tgt"].astype(np.int64), found["weight"].astype(np.float64))
