@@ -8,11 +8,12 @@ choose_python() {
     command -v "$PYTHON" >/dev/null || { echo "PYTHON=$PYTHON is not an executable; unset it or give a path" >&2; exit 2; }
   else
     if [ ! -x .venv/bin/python ]; then
-      local base
-      base=$(command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
-      "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-        || { echo "atlas needs Python 3.11 or newer, found $("$base" --version); install one or set PYTHON=" >&2; exit 2; }
-      "$base" -m venv .venv
+      local base found=
+      for base in python3 python3.11 python3.12 python3.13; do  # a name may exist and still not run (pyenv shims)
+        if "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$base; break; fi
+      done
+      [ -n "$found" ] || { echo "atlas needs Python 3.11 or newer on the PATH; install one or set PYTHON=" >&2; exit 2; }
+      "$found" -m venv .venv
     fi
     PYTHON=$PWD/.venv/bin/python
   fi
