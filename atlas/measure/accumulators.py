@@ -30,7 +30,7 @@ class Tally:
         layers, width = calibration.hist_lo.shape
         low, high = (torch.from_numpy(x).to(device) for x in (calibration.hist_lo, calibration.hist_hi))
         self._scale = HIST_BINS / (high - low)
-        self._low = low
+        self._low, self._high = low, high
         self._first_bin = torch.arange(width, device=device, dtype=torch.int32) * BINS + 1
         self.n_active = torch.zeros(layers, width, dtype=torch.int64, device=device)
         self.low = torch.full((layers, width), torch.inf, device=device)
@@ -48,9 +48,11 @@ class Tally:
         if not bool(torch.isfinite(sums[0]).all()):
             raise not_finite(layer)
         values = values.float()
-        torch.minimum(self.low[layer], values.amin(0), out=self.low[layer])
-        torch.maximum(self.high[layer], values.amax(0), out=self.high[layer])
-        self._count(layer, values)
+        low, high = values.amin(0), values.amax(0)
+        torch.minimum(self.low[layer], low, out=self.low[layer])
+        torch.maximum(self.high[layer], high, out=self.high[layer])
+        inside = bool(((low >= self._low[layer]) & (high <= self._high[layer])).all())
+        self._count(layer, values, inside)
         return sums
 
     def merge(self, other: Tally) -> None:
@@ -60,12 +62,14 @@ class Tally:
         torch.minimum(self.low, other.low, out=self.low)
         torch.maximum(self.high, other.high, out=self.high)
 
-    def _count(self, layer: int, values: Tensor) -> None:
+    def _count(self, layer: int, values: Tensor, inside: bool) -> None:
         buffer = self._scratch(values)
         torch.gt(values, 0, out=buffer)  # 0.0 or 1.0: summing floats is 4 times as fast as summing booleans
         self.n_active[layer] += buffer.sum(0).long()
         torch.sub(values, self._low[layer], out=buffer)
-        buffer.mul_(self._scale[layer]).floor_().clamp_(-1, HIST_BINS)
+        buffer.mul_(self._scale[layer])
+        if not inside:  # inside the range, conversion to integers is enough
+            buffer.floor_().clamp_(-1, HIST_BINS)
         index = self._index[: values.numel()].view(values.shape)
         index.copy_(buffer)  # whole numbers; the offset is added as integers, floats would round it
         index.add_(self._first_bin)
@@ -163,7 +167,8 @@ def _sum_firings(key: Ints, value: Floats) -> TokenSums:
 
 def _sum_counted(key: Ints, value: Floats, cells: int) -> TokenSums:
     """Sum by counting into `cells` cells: for keys that are dense, 4 times as fast as sorting."""
-    n, sums = np.bincount(key, minlength=cells), np.bincount(key, weights=value, minlength=cells)
+    n = np.bincount(key, minlength=cells)
+    sums: Doubles = np.bincount(key, weights=value, minlength=cells).astype(np.float64, copy=False)
     high = np.full(cells, -np.inf, dtype=np.float32)
     low = np.full(cells, np.inf, dtype=np.float32)
     np.maximum.at(high, key, value)

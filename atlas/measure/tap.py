@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,10 @@ from torch import Tensor, nn
 from atlas.measure.batches import Batch
 from atlas.models.adapter import Adapter, Block
 from atlas.models.norm import norm_of
+
+
+class _Enough(Exception):  # noqa: N818 - not an error: the last block was reached
+    """Leaves the model where the rest of the forward pass gives nothing more to see."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,12 @@ class Tap:
         self._body: nn.Module = getattr(adapter.model, str(adapter.model.base_model_prefix))
 
     def run(self, batch: Batch, receive: Receiver) -> None:
-        """Run the model's body (no logits) over a batch; `receive` gets every block in order.
+        """Run the model's body up to the last down projection; `receive` gets every block in order.
 
         Padding stands on the right and attention is causal, so no real position sees it and no mask is needed.
         """
         self._local.receive, self._local.seen = receive, {}
-        with torch.inference_mode():
+        with torch.inference_mode(), suppress(_Enough):
             ids = torch.from_numpy(batch.input_ids).to(self._adapter.device)
             self._body(input_ids=ids, use_cache=False)
         self._local.receive, self._local.seen = None, {}
@@ -66,6 +70,8 @@ class Tap:
                 Reached(block, activation, seen["residual"], seen["inner"], seen["outer"], seen.get("up"))
             )
             seen.clear()
+            if block.index == len(self._adapter.blocks) - 1:
+                raise _Enough  # its down projection is 4 % of the demo model's pass
 
 
 @contextmanager
@@ -102,7 +108,7 @@ def calibration_sums(reached: Reached, rows: Tensor) -> Tensor:
     """Sum r u act'(g) and r act(g) over the counted positions `rows`: [2, d_mlp] float64 (wiring.md).
 
     Without a gate the first is NaN (NULL in the shard) and the second the sum of r act'(z). r is the scale factor of
-    the norm before the MLP, without its gain.
+    the norm before the MLP, without its gain. For SiLU `reached.inner` is overwritten: call this last.
     """
     scale = norm_of(reached.block.mlp_norm).factor(reached.residual).flatten()
     weights = torch.zeros_like(scale)
@@ -121,9 +127,9 @@ def _flat(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _slope(block: Block, inner: Tensor, factor: Tensor) -> Tensor:
-    """Compute factor * act'(inner) by autograd, for any activation function; SiLU in one kernel, 3 times as fast."""
+    """Compute factor * act'(inner) by autograd, for any activation function; SiLU in one kernel and in place."""
     if type(block.act) is nn.SiLU or type(block.act).__name__ == "SiLUActivation":
-        return torch.ops.aten.silu_backward(factor, inner)  # type: ignore[no-any-return]
+        return torch.ops.aten.silu_backward.grad_input(factor, inner, grad_input=inner)  # type: ignore[no-any-return]
     with torch.inference_mode(False), torch.enable_grad():
         leaf = inner.clone().requires_grad_()
         (slope,) = torch.autograd.grad(block.act(leaf), leaf, factor.clone())
