@@ -1,9 +1,10 @@
-"""The first tokens of the whole corpus -> per neuron: histogram range, firing thresholds, edges of the strata.
+"""A sample of the whole corpus -> per neuron: histogram range, firing thresholds, edges of the strata.
 
+The sample is documents from PLACES evenly spaced places of the corpus, so that a corpus sorted by topic is seen whole.
 Every shard computes these from the same tokens, so shards agree without talking to each other.
 
 A quantile here is an order statistic (no interpolation) over evenly spaced counted positions, as many as fit the
-memory below; minimum and maximum are over all counted positions of the prefix.
+memory below; minimum and maximum are over all counted positions of the sample.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from atlas.measure.tap import Reached, Tap
 from atlas.models.adapter import Adapter
 
 Floats = npt.NDArray[np.float32]
+PLACES = 64
 MOST_ROWS = 4096  # positions behind a quantile: at 0.98 that is 82 in the tail
 MOST_VALUES = 1 << 28  # float32 values held at once: 1 GiB
 
@@ -45,7 +47,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Levels:
-    """What to calibrate: prefix length in tokens, the firing quantile and the number of sampled strata."""
+    """What to calibrate: size of the sample in tokens, the firing quantile and the number of sampled strata."""
 
     tokens: int
     fire_quantile: float
@@ -55,15 +57,15 @@ class Levels:
 def calibrate(
     adapter: Adapter, corpus: Corpus, tap: Tap, *, reading: Reading, levels: Levels, workers: int
 ) -> Calibration:
-    """Run the prefix of the corpus that holds `levels.tokens` tokens (whole contexts) and read its quantiles.
+    """Run about `levels.tokens` tokens of the corpus (whole contexts) and read their quantiles.
 
-    Memory: at most MOST_VALUES float32 values, and one layer of them again. Raises InputError when the prefix has no
+    Memory: at most MOST_VALUES float32 values, and one layer of them again. Raises InputError when the sample has no
     counted position, ModelError for values that are not finite.
     """
-    batches = list(batches_of(_prefix(adapter, corpus, reading, levels.tokens), adapter.bos_token_id, reading))
+    batches = list(batches_of(_sample(adapter, corpus, reading, levels.tokens), adapter.bos_token_id, reading))
     total = sum(len(batch.rows) for batch in batches)
     if total == 0:
-        raise InputError(f"the first {levels.tokens} tokens of {corpus.name} give no position to count; use more text")
+        raise InputError(f"{levels.tokens} tokens of {corpus.name} give no position to count; use more text")
     keep = min(total, MOST_ROWS, max(MOST_VALUES // adapter.spec.neurons, 1))
     chosen = np.arange(keep) * total // keep
     parts: list[tuple[Floats, Floats, list[Floats]]] = []
@@ -75,17 +77,25 @@ def calibrate(
     return _calibration(low, high, quantiles)
 
 
-def _prefix(adapter: Adapter, corpus: Corpus, reading: Reading, tokens: int) -> list[Context]:
+def _sample(adapter: Adapter, corpus: Corpus, reading: Reading, tokens: int) -> list[Context]:
+    """Take an equal share of what is still missing at every place; a short place leaves more to the next."""
     found: list[Context] = []
-    held, size = 0, reading.block_documents
-    for first in range(0, len(corpus.documents), size):
-        block = corpus.documents[first : first + size]
-        for context in contexts(block, adapter.tokenizer, first=first, length=reading.length):
-            if held >= tokens:
-                return found
+    held, total = 0, len(corpus.documents)
+    for place in range(PLACES):
+        share = held + -(-(tokens - held) // (PLACES - place))
+        documents = range(place * total // PLACES, (place + 1) * total // PLACES)
+        for context in _from(adapter, corpus, reading, documents):
+            if held >= share:
+                break
             found.append(context)
             held += len(context.token_ids)
     return found
+
+
+def _from(adapter: Adapter, corpus: Corpus, reading: Reading, documents: range) -> Iterator[Context]:
+    for first in documents[::4]:  # few at a time: most places need only their first documents
+        texts = corpus.documents[first : min(first + 4, documents.stop)]
+        yield from contexts(texts, adapter.tokenizer, first=first, length=reading.length)
 
 
 def _numbered(batches: list[Batch], chosen: Ints) -> Iterator[tuple[Batch, Ints]]:
