@@ -19,7 +19,7 @@ from atlas.models.adapter import Adapter, Block
 from atlas.models.norm import norm_of
 
 
-class _Enough(Exception):  # noqa: N818 - not an error: the last block was reached
+class _Enough(Exception):
     """Leaves the model where the rest of the forward pass gives nothing more to see."""
 
 
@@ -108,7 +108,7 @@ def calibration_sums(reached: Reached, rows: Tensor) -> Tensor:
     """Sum r u act'(g) and r act(g) over the counted positions `rows`: [2, d_mlp] float64 (wiring.md).
 
     Without a gate the first is NaN (NULL in the shard) and the second the sum of r act'(z). r is the scale factor of
-    the norm before the MLP, without its gain. For SiLU `reached.inner` is overwritten: call this last.
+    the norm before the MLP, without its gain. For SiLU `reached.inner` is overwritten.
     """
     scale = norm_of(reached.block.mlp_norm).factor(reached.residual).flatten()
     weights = torch.zeros_like(scale)
