@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from pathlib import Path
@@ -20,10 +21,11 @@ def shared() -> Path:
     return folder
 
 
-def pytest_unconfigure() -> None:
-    """End with pytest's summary: duckdb lists what it still holds at the interpreter's end on stderr, as leaked.
+@atexit.register
+def _end_with_the_summary() -> None:
+    """Drop what duckdb prints about itself when the interpreter goes: pytest's summary comes last.
 
-    hypothesis and torch keep modules alive until then; nothing of ours is in these lists (no connection, no result).
+    It lists types and functions that hypothesis and torch keep alive until then as leaked; no connection is among them.
     """
     sys.stderr.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
