@@ -147,11 +147,12 @@ class _Pass:
 
             def receive(reached: Reached) -> None:
                 layer = reached.block.index
+                means = calibration_sums(reached, rows)  # first, while its tensors are in the cache
                 every = reached.activation.flatten(0, 1)
                 every = every.to(torch.promote_types(every.dtype, torch.float32))
                 values = every.index_select(0, rows)
                 sums = tally.add(layer, values)
-                found.sums.append(torch.cat([sums, calibration_sums(reached, rows)]).cpu())
+                found.sums.append(torch.cat([sums, means]).cpu())
                 firings, candidates = self._selector.select(layer, values.float(), every.float(), positions)
                 found.firings.append(firings)
                 found.candidates.append(candidates)
