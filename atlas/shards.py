@@ -127,6 +127,12 @@ def shard_facts(root: Path) -> dict[str, int]:
     return total
 
 
+def shard_rows(root: Path) -> int:
+    """Rows of all tables of all complete shards."""
+    markers = [json.loads(path.read_text()) for path in sorted(root.glob(f"shard-*-of-*/{MARKER}"))]
+    return sum(sum(marker["rows"].values()) for marker in markers)
+
+
 def file_sha256(path: Path) -> str:
     """Content hash of a file, streamed."""
     with path.open("rb") as handle:

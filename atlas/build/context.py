@@ -52,12 +52,17 @@ class Context:
         self.progress.note(f"loading {self.recipe.model}")
         return load_model(self.model_source, dtype=self.recipe.dtype, device=self.device)
 
+    @property
+    def corpus_file(self) -> Path:
+        """Where the corpus is read from."""
+        return self.recipe.path(self.recipe.corpus)
+
     @cached_property
     def corpus(self) -> Corpus:
         """The corpus of the recipe (its first `activations.documents` documents)."""
         from atlas.measure.corpus import read_corpus
 
-        return read_corpus(self.recipe.path(self.recipe.corpus), limit=self.recipe.activations.documents)
+        return read_corpus(self.corpus_file, limit=self.recipe.activations.documents)
 
     @cached_property
     def calibration_corpus(self) -> Corpus:

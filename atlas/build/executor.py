@@ -26,7 +26,7 @@ from atlas.build.recipe import Recipe
 from atlas.build.steps import Step, step_keys, wanted_steps
 from atlas.errors import AtlasError, ResourceError, StoreError
 from atlas.progress import Progress, Quiet
-from atlas.shards import is_done
+from atlas.shards import is_done, shard_facts, shard_rows
 from atlas.store.checks import run_checks
 from atlas.store.connection import Limits, explain_failure, open_reader, open_writer
 from atlas.store.content import content_hash
@@ -175,8 +175,26 @@ def _fill(context: Context, step: Step) -> None:
     started = now()
     with context.progress.task(step.title, 1, "table step") as task, transaction(context.con):
         rows = step.run(context) or 0
-        record(context.con, Ingested(step.name, context.keys[step.name], rows_out=rows), started=started)
+        record(context.con, _ledger_row(context, step, rows), started=started)
         task.advance()
+
+
+def _ledger_row(context: Context, step: Step, rows: int) -> Ingested:
+    """What the step read: rows and refusals of its shards, and the corpus, where it rests on one."""
+    roots = [context.root(name) for name in step.needs if not name.startswith("table:") and name in context.keys]
+    refused = sum(shard_facts(root).get(step.rejected, 0) for root in roots) if step.rejected else 0
+    corpus = context.corpus_file if {"activations", "relp"} & set(step.needs) else None
+    return Ingested(
+        step.name,
+        context.keys[step.name],
+        rows_out=rows,
+        rows_in=sum(map(shard_rows, roots)) if roots else None,
+        rows_rejected=refused,
+        reason=step.reason if refused else None,
+        source_file=corpus.name if corpus else None,
+        size_bytes=corpus.stat().st_size if corpus else None,
+        sha256=context.corpus.sha256 if corpus else None,
+    )
 
 
 @contextmanager

@@ -33,6 +33,8 @@ class Step:
     wanted: Callable[[Recipe], bool] = lambda _: True
     shards: Callable[[Recipe], int] = lambda _: 1
     sql: tuple[str, ...] = ()  # files of sql/ingest that it runs
+    rejected: str | None = None  # fact of the shards that counts what was refused
+    reason: str | None = None  # why it was
     version: int = 1
 
 
@@ -352,7 +354,7 @@ STEPS: tuple[Step, ...] = (
         "table",
         table_model,
         ("logit_lens", "activations"),
-        lambda r: [r.name, r.description, r.model, r.model_name, r.dtype],
+        lambda r: [r.name, r.description, Path(r.model).name, r.model_name, r.dtype],
         sql=("vocab",),
     ),
     Step(
@@ -362,6 +364,8 @@ STEPS: tuple[Step, ...] = (
         table_statistics,
         ("activations", "gradients"),
         sql=("neuron_stats",),
+        rejected="documents_empty",
+        reason="documents without a token",
     ),
     Step(
         "table:exemplars",
@@ -382,6 +386,8 @@ STEPS: tuple[Step, ...] = (
         ("relp", "table:wiring"),
         lambda r: vars(r.edges),
         sql=("edges", "token_edges", "edges_top", "wiring_edges", "neuron_graphs"),
+        rejected="graphs_rejected",
+        reason="activations of the prompt are not finite",
     ),
     Step(
         "table:cooccurrence",

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import duckdb
 
@@ -23,7 +22,8 @@ class Ingested:
     rows_in: int | None = None
     rows_rejected: int = 0
     reason: str | None = None
-    source: Path | None = None
+    source_file: str | None = None
+    size_bytes: int | None = None
     sha256: str | None = None
 
 
@@ -58,8 +58,8 @@ def record(con: duckdb.DuckDBPyConnection, done: Ingested, *, started: datetime)
         [
             done.step,
             done.key,
-            done.source.name if done.source else None,
-            done.source.stat().st_size if done.source else None,
+            done.source_file,
+            done.size_bytes,
             done.sha256,
             done.rows_in,
             done.rows_out,

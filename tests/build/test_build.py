@@ -169,3 +169,17 @@ def test_content_of_every_table_is_hashed(small: Path) -> None:
     con = open_reader(small)
     assert set(table_hashes(con)) == set(row_counts(con))
     con.close()
+
+
+def test_the_ledger_says_what_went_in(small: Path) -> None:
+    con = open_reader(small)
+    ledger = {row[0]: row[1:] for row in con.execute(
+        "SELECT step, source_file, rows_in, rows_out, rows_rejected, length(sha256) FROM atlas.ingests").fetchall()}  # fmt: skip
+    written = row_counts(con)
+    assert ledger["table:edges"][0] == ledger["table:statistics"][0] == "corpus.json"
+    assert ledger["table:edges"][4] == 64
+    assert ledger["table:logit_lens"][2] == written["logit_lens"]
+    assert ledger["table:exemplars"][2] == written["exemplars"] + written["contexts"] + written["token_stats"]
+    assert ledger["table:exemplars"][1] >= written["exemplars"]
+    assert [row[3] for row in ledger.values()] == [0] * len(ledger)
+    con.close()
