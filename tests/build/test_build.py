@@ -173,8 +173,10 @@ def test_content_of_every_table_is_hashed(small: Path) -> None:
 
 def test_the_ledger_says_what_went_in(small: Path) -> None:
     con = open_reader(small)
-    ledger = {row[0]: row[1:] for row in con.execute(
-        "SELECT step, source_file, rows_in, rows_out, rows_rejected, length(sha256) FROM atlas.ingests").fetchall()}  # fmt: skip
+    rows = con.execute(
+        "SELECT step, source_file, rows_in, rows_out, rows_rejected, length(sha256) FROM atlas.ingests"
+    ).fetchall()
+    ledger = {row[0]: row[1:] for row in rows}
     written = row_counts(con)
     assert ledger["table:edges"][0] == ledger["table:statistics"][0] == "corpus.json"
     assert ledger["table:edges"][4] == 64
