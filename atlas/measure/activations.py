@@ -54,7 +54,7 @@ class ActivationOptions:
     per_stratum: int = 5
     window: int = 8  # positions kept on either side of an exemplar
     fire_quantile: float = 0.98
-    calibration_tokens: int = 8192  # from all over the corpus
+    calibration_tokens: int = 4096  # from all over the corpus
     skip_bos: bool = True
     block_documents: int = 256
 

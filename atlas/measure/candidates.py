@@ -180,11 +180,15 @@ class Selector:
 
 
 def _batch_bars(values: Tensor, top: int) -> Floats:
-    """Find the top-th largest a and -a of a batch: bars for lists that are still empty [2 d_mlp]."""
-    columns = values.t().contiguous()
+    """Find about the top-th largest a and -a of a batch: bars for lists that are still empty [2 d_mlp].
+
+    The top-th largest of the maxima of 4 top groups of rows is at most the top-th largest of all, and much cheaper.
+    """
+    groups = min(4 * top, len(values))
+    grouped = values[: len(values) // groups * groups].view(groups, -1, values.shape[1])
     ends = [
-        columns.topk(top, dim=1, sorted=False).values.amin(1),
-        -columns.topk(top, dim=1, largest=False).values.amax(1),
+        grouped.amax(1).topk(top, dim=0, sorted=False).values.amin(0),
+        -grouped.amin(1).topk(top, dim=0, largest=False).values.amax(0),
     ]
     bars: Floats = torch.stack(ends, dim=1).clamp(min=0).view(-1).cpu().numpy()
     return bars

@@ -1,9 +1,10 @@
 """Time of the activation pass against a bare forward pass, and of the gradient pass against forward + backward.
 
 Same process, tokens, batches, threads and workers; baseline and engine alternate, so that both see the same machine.
-The bare forward is the full model with logits; the engine runs the body only (activations need no logits), so the
-ratio to the body alone is printed too. The whole engine is timed: tokenising, calibration prefix, pass, writing.
-On a machine that others use too, the ratios of processor time (cpu_ratio_...) are the steadier ones.
+The bare forward is the full model with logits; the engine stops at the last activations, which need none. The whole
+engine is timed: tokenising, calibration, pass, writing. Ratios are of processor time, which other work on the machine
+moves less than wall time. Part of the engine's cost does not grow with the corpus (calibration, filling the exemplar
+lists, writing them), so it is also timed on half of the corpus: ratio_marginal is the cost of the second half.
 
     python scripts/bench/activations.py --quick
     python scripts/bench/activations.py --repeats 7 --workers 4
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,7 @@ import torch
 
 from atlas.measure import activations, gradients
 from atlas.measure.batches import Batch, Counts, Reading, one_thread, read_batches, work_in_order
-from atlas.measure.calibration import Levels, calibrate
 from atlas.measure.corpus import Corpus, read_corpus
-from atlas.measure.tap import Tap, tapped
 from atlas.models.adapter import Adapter, adapt, load_model
 from atlas.progress import Quiet
 from atlas.shards import Shard
@@ -63,24 +63,23 @@ class Case:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the demo-sized model only, under 50 s on 2 cores")
-    parser.add_argument("--repeats", type=int, help="repeats per measurement (default 5, quick 2)")
+    parser.add_argument("--repeats", type=int, default=2, help="rounds that count, after one that does not")
     parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8), help="threads that run batches")
     args = parser.parse_args()
-    repeats = args.repeats or (2 if args.quick else 5)
     found = {}
     for make in [demo] if args.quick else [demo, large]:
         case = make(args.quick)
-        found[case.name] = run(case, repeats, args.workers)
+        found[case.name] = run(case, args.repeats, args.workers)
     print(json.dumps(summary(found, args.workers)))
 
 
-def summary(found: dict[str, dict[str, float]], workers: int) -> dict[str, Any]:
-    """Take the largest ratios over the models, and everything by model."""
+def summary(found: dict[str, dict[str, Any]], workers: int) -> dict[str, Any]:
+    """Take the ratios of the demo-sized model, and everything by model."""
+    first = found["demo"]
     return {
-        "ratio_to_bare_forward": max(result["ratio_to_bare_forward"] for result in found.values()),
-        "ratio_gradients": max(result["ratio_gradients"] for result in found.values()),
+        **{key: first[key] for key in ("ratio_to_bare_forward", "ratio_marginal", "ratio_gradients", "noise")},
         "by_model": found,
-        "tokens": int(sum(result["tokens"] for result in found.values())),
+        "tokens": sum(result["tokens"] for result in found.values()),
         "workers": workers,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
@@ -95,14 +94,14 @@ def demo(quick: bool) -> Case:
         adapter = load_model(folder / "model", device="cpu")
     else:
         corpus, adapter = random_corpus(2000, 40, 500), random_llama(4, 96, 384, 500)
-    return Case("demo", adapter, corpus, part(corpus, 400), options)
+    return Case("demo", adapter, corpus, part(corpus, 200), options)
 
 
 def large(_: bool) -> Case:
-    """Make a random Llama of 12 layers, d 768, 2048 neurons a layer."""
-    options = activations.ActivationOptions(calibration_tokens=1024, batch_tokens=2048)
-    corpus = random_corpus(32, 120, 5000)
-    return Case("llama_12x768", random_llama(12, 768, 2048, 5000), corpus, part(corpus, 8), options)
+    """Make a random Llama of 12 layers, d 768, 2048 neurons a layer; 1/15 of the corpus calibrates."""
+    options = activations.ActivationOptions(calibration_tokens=512, batch_tokens=2048)
+    corpus = random_corpus(64, 120, 5000)
+    return Case("llama_12x768", random_llama(12, 768, 2048, 5000), corpus, part(corpus, 4), options)
 
 
 def random_llama(layers: int, width: int, neurons: int, vocab: int) -> Adapter:
@@ -130,64 +129,66 @@ def part(corpus: Corpus, documents: int) -> Corpus:
     return Corpus(corpus.name, corpus.documents[:documents], corpus.sha256)
 
 
-def run(case: Case, repeats: int, workers: int) -> dict[str, float]:
+def run(case: Case, repeats: int, workers: int) -> dict[str, Any]:
     """Time one model; prints one line per measurement."""
-    grad_options = gradients.GradientOptions()
-    batches = batches_for(case, case.corpus, case.options)
+    model, grad_options = case.adapter.model, gradients.GradientOptions()
+    half = part(case.corpus, len(case.corpus.documents) // 2)
+    batches, half_batches = (batches_for(case, corpus, case.options) for corpus in (case.corpus, half))
     grad_batches = batches_for(case, case.calibration, grad_options)
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        passes = {
-            "bare forward": lambda: every(batches, lambda b: forward(case.adapter.model, b), workers),
-            "body without logits": lambda: every(batches, lambda b: forward(body(case.adapter), b), workers),
-            "activation pass": lambda: activations.measure(
-                case.adapter, case.corpus, root, shard=Shard("bench"), options=case.options, progress=QUIET,
-                workers=workers,
-            ),
-            "its calibration": lambda: prefix(case, workers),
+        root, shard = Path(folder), Shard("bench")
+        common: dict[str, Any] = {"shard": shard, "progress": QUIET, "workers": workers}
+        engine = partial(activations.measure, case.adapter, options=case.options, **common)
+        grad = partial(gradients.measure, case.adapter, options=grad_options, **common)
+        passes: dict[str, Callable[[], object]] = {
+            "bare forward": lambda: every(batches, partial(forward, model), workers),
+            "activation pass": lambda: engine(case.corpus, root / "whole"),
+            "bare forward, half": lambda: every(half_batches, partial(forward, model), workers),
+            "activation pass, half": lambda: engine(half, root / "half"),
             "forward + backward": lambda: backward(case.adapter, grad_batches, workers),
-            "gradient pass": lambda: gradients.measure(
-                case.adapter, case.calibration, root / "g", shard=Shard("bench"), options=grad_options, progress=QUIET,
-                workers=workers,
-            ),
-        }  # fmt: skip
+            "gradient pass": lambda: grad(case.calibration, root / "gradients"),
+        }
         times = interleaved(passes, repeats)
     tokens = sum(batch.real_tokens for batch in batches)
+    result = {**ratios(times), "tokens": tokens, "neurons": case.adapter.spec.neurons}
     print(f"{case.name}: {case.adapter.spec.neurons:,} neurons, {tokens:,} tokens, {workers} workers")
     for name, seconds in times.items():
-        print(
-            f"  {name:<22} min {min(seconds):8.3f}  median {statistics.median(seconds):8.3f}  max {max(seconds):8.3f} s"
-        )
-    result = ratios(times) | {"tokens": float(tokens), "neurons": float(case.adapter.spec.neurons)}
-    print("  " + ", ".join(f"{key} {value:.3f}" for key, value in result.items() if "ratio" in key))
+        print(f"  {name:<26}" + ", ".join(f"{key} {value:8.3f}" for key, value in spread(seconds).items()) + " s")
+    print("  " + ", ".join(f"{key} {value:.3f}" for key, value in result.items() if key.startswith("ratio")))
     return result
 
 
-def ratios(times: dict[str, list[float]]) -> dict[str, float]:
-    """Medians over repeats of the ratio within a repeat."""
+def ratios(times: dict[str, list[float]]) -> dict[str, Any]:
+    """Medians over rounds of the ratio within a round; the marginal ratio is made of medians."""
 
-    def over(name: str, base: str, less: str | None = None) -> float:
-        extra = times[less] if less else [0.0] * len(times[name])
-        return statistics.median((a - x) / b for a, x, b in zip(times[name], extra, times[base], strict=True))
+    def over(name: str, base: str) -> float:
+        return statistics.median(a / b for a, b in zip(times[name], times[base], strict=True))
+
+    def second_half(name: str) -> float:
+        return statistics.median(times[name]) - statistics.median(times[f"{name}, half"])
 
     return {
-        "ratio_to_bare_forward": over("activation pass", "bare forward"),
-        "ratio_without_calibration": over("activation pass", "bare forward", "its calibration"),
-        "ratio_to_body": over("activation pass", "body without logits"),
-        "ratio_gradients": over("gradient pass", "forward + backward"),
-        "cpu_ratio_to_bare_forward": over("cpu activation pass", "cpu bare forward"),
-        "cpu_ratio_without_calibration": over("cpu activation pass", "cpu bare forward", "cpu its calibration"),
-        "cpu_ratio_gradients": over("cpu gradient pass", "cpu forward + backward"),
-        "bare_forward_s": statistics.median(times["bare forward"]),
-        "activation_pass_s": statistics.median(times["activation pass"]),
+        "ratio_to_bare_forward": over("cpu activation pass", "cpu bare forward"),
+        "ratio_marginal": second_half("cpu activation pass") / second_half("cpu bare forward"),
+        "ratio_gradients": over("cpu gradient pass", "cpu forward + backward"),
+        "ratio_wall": over("activation pass", "bare forward"),
+        "noise": spread(times["cpu bare forward"]),
+        "bare_forward_cpu_s": statistics.median(times["cpu bare forward"]),
+        "activation_pass_cpu_s": statistics.median(times["cpu activation pass"]),
     }
 
 
+def spread(seconds: list[float]) -> dict[str, float]:
+    return {"min": min(seconds), "median": statistics.median(seconds), "max": max(seconds)}
+
+
 def interleaved(passes: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Measure wall and processor seconds of every pass, `repeats` rounds after one that is not counted."""
+    """Measure wall and processor seconds of every pass, `repeats` rounds after an uncounted one of halves."""
     times: dict[str, list[float]] = {name: [] for name in (*passes, *(f"cpu {name}" for name in passes))}
     for turn in range(repeats + 1):
         for name, work in passes.items():
+            if not turn and f"{name}, half" in passes:
+                continue
             start, cpu = time.perf_counter(), time.process_time()
             work()
             if turn:
@@ -207,10 +208,6 @@ def reading_of(case: Case, options: Any) -> Reading:
     return Reading(length, options.batch_tokens, options.block_documents, options.skip_bos)
 
 
-def body(adapter: Adapter) -> Any:
-    return getattr(adapter.model, str(adapter.model.base_model_prefix))
-
-
 def every(batches: list[Batch], work: Callable[[Batch], None], workers: int) -> None:
     with one_thread():
         for _ in work_in_order(iter(batches), work, workers=workers):
@@ -225,14 +222,6 @@ def forward(module: Any, batch: Batch) -> None:
 def backward(adapter: Adapter, batches: list[Batch], workers: int) -> None:
     with gradients.recorded(adapter) as record:
         every(batches, lambda batch: list(gradients.gradients_of(adapter, record, batch)) and None, workers)
-
-
-def prefix(case: Case, workers: int) -> None:
-    levels = Levels(case.options.calibration_tokens, case.options.fire_quantile, case.options.strata)
-    tap: Tap
-    with one_thread(), tapped(case.adapter) as tap:
-        reading = reading_of(case, case.options)
-        calibrate(case.adapter, case.corpus, tap, reading=reading, levels=levels, workers=workers)
 
 
 if __name__ == "__main__":
