@@ -82,7 +82,18 @@ class Context:
     @cached_property
     def spec(self) -> ModelSpec:
         """Sizes of the model, from the `model` step's marker: no torch needed once it was measured."""
-        return ModelSpec(**read_marker(self.root("model") / Shard("").name)["facts"])
+        return ModelSpec(**self._model_facts["spec"])
+
+    @cached_property
+    def bos_token_id(self) -> int | None:
+        """The token that starts every context; None for models without one."""
+        found: int | None = self._model_facts["bos_token_id"]
+        return found
+
+    @cached_property
+    def _model_facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = read_marker(self.root("model") / Shard("").name)["facts"]
+        return facts
 
     @property
     def model_source(self) -> str | Path:
@@ -108,7 +119,7 @@ class Context:
     def measure_model(self, root: Path, shard: Shard) -> None:
         """Write the model's sizes as a shard without tables."""
         with new_shard(root, shard) as draft:
-            draft.facts.update(asdict(self.adapter.spec))
+            draft.facts.update(spec=asdict(self.adapter.spec), bos_token_id=self.adapter.bos_token_id)
 
 
 def is_heldout(text: str) -> bool:

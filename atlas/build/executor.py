@@ -221,6 +221,7 @@ def _describe(context: Context, options: BuildOptions) -> None:
         }
         labelled = context.con.execute("SELECT count(label) FROM neurons").fetchall()[0][0]
         facts = {**counts, "count_neurons_labelled": labelled, "code_version": __version__}
+        facts |= {f"recipe.{key}": value for key, value in context.recipe.parameters().items()}
         machine = {"created": now().isoformat(timespec="seconds"), "build_command": options.command}
         set_metadata(context.con, {**facts, **machine})
     store_macros(context.con)

@@ -28,8 +28,8 @@ class Activations:
     strata: int = 4
     per_stratum: int = 5
     window: int = 8  # positions shown on either side of an exemplar
-    fire_quantile: float = 0.98  # a strong firing is beyond this quantile of the calibration prefix
-    calibration_tokens: int = 16384
+    fire_quantile: float = 0.98  # a strong firing is beyond this quantile of the calibration tokens
+    calibration_tokens: int = 4096  # from all over the corpus; thresholds and histogram ranges
     tokens_kept: int = 200  # token statistics per neuron and sign
     shards: int = 1
 
@@ -116,6 +116,11 @@ class Recipe:
     def path(self, value: str) -> Path:
         """A path of the recipe, relative to the recipe's folder unless absolute."""
         return (self.origin.parent / value).resolve()
+
+    def parameters(self) -> dict[str, object]:
+        """Every parameter of every section as "section.key"."""
+        sections = {f.name: getattr(self, f.name) for f in fields(self) if is_dataclass(getattr(self, f.name))}
+        return {f"{name}.{key}": value for name, section in sections.items() for key, value in vars(section).items()}
 
     @property
     def atlas_path(self) -> Path:

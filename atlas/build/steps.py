@@ -176,6 +176,7 @@ def table_model(context: Context) -> int:
             "context_length": context.context_length,
             "gated": str(spec.gated).lower(),
             "norm_placement": spec.norm_placement,
+            "bos_policy": "every context starts with BOS" if context.bos_token_id is not None else "no BOS token",
             "dtype": context.recipe.dtype,
             "name": context.recipe.name,
             "description": context.recipe.description or None,
@@ -284,8 +285,12 @@ def table_infomap(context: Context) -> int:
     if "relp" not in context.keys:
         options = InfomapOptions(min_count=1, seed=section.seed, trials=section.trials)
     method = f"infomap, multi-level, directed, weight = mean_abs_weight^2, count >= {options.min_count}"
-    set_metadata(context.con, {"seeds": section.seed, "cluster_method": method})
-    return cluster(context.con, options=options, d_mlp=context.spec.d_mlp)
+    rows = cluster(context.con, options=options, d_mlp=context.spec.d_mlp)
+    ends = "SELECT src FROM edges WHERE count >= $1 UNION SELECT tgt FROM edges WHERE count >= $1"
+    linked = context.con.execute(f"SELECT count(*) FROM ({ends})", [options.min_count]).fetchall()[0][0]
+    facts = {"seeds": f"infomap {section.seed}", "cluster_method": method, "cluster_singletons": linked - rows}
+    set_metadata(context.con, facts)
+    return rows
 
 
 def table_labels(context: Context) -> int:
@@ -316,7 +321,14 @@ def _without(section: Any, *names: str) -> dict[str, Any]:
 
 
 STEPS: tuple[Step, ...] = (
-    Step("model", "model facts", "measure", lambda c, r, s: c.measure_model(r, s), parameters=lambda r: r.dtype),
+    Step(
+        "model",
+        "model facts",
+        "measure",
+        lambda c, r, s: c.measure_model(r, s),
+        parameters=lambda r: r.dtype,
+        version=2,
+    ),
     Step(
         "activations",
         "activations",
@@ -385,7 +397,7 @@ STEPS: tuple[Step, ...] = (
         table_edges,
         ("relp", "table:wiring"),
         lambda r: vars(r.edges),
-        sql=("edges", "token_edges", "edges_top", "wiring_edges", "neuron_graphs"),
+        sql=("graphs", "neuron_graphs", "edges", "token_edges", "edges_top", "wiring_edges"),
         rejected="graphs_rejected",
         reason="activations of the prompt are not finite",
     ),
@@ -399,7 +411,15 @@ STEPS: tuple[Step, ...] = (
         sql=("cooccurrence",),
     ),
     Step("table:pruning", "pruning scores", "table", table_pruning, ("weights", "table:statistics"), sql=("pruning",)),
-    Step("table:infomap", "modules (Infomap)", "table", table_infomap, ("table:edges",), lambda r: vars(r.cluster)),
+    Step(
+        "table:infomap",
+        "modules (Infomap)",
+        "table",
+        table_infomap,
+        ("table:edges",),
+        lambda r: vars(r.cluster),
+        version=2,
+    ),
     Step(
         "table:labels",
         "labels by rule",

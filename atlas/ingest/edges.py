@@ -22,10 +22,10 @@ LARGEST_WEIGHT = float(1 << 18)
 
 def ingest_graphs(con: duckdb.DuckDBPyConnection, *, relp: Path) -> int:
     """The graphs themselves -> graphs, neuron_graphs."""
-    open_shards(con, relp, "graphs", "graph_nodes")
-    rows = replace_from_query(con, "graphs", "SELECT * EXCLUDE (shard) FROM shard_graphs ORDER BY graph_id")
+    open_shards(con, relp, "graphs", "graph_nodes", "graph_edges")
+    rows = replace_from_query(con, "graphs", sql_text("ingest", "graphs"))
     rows += replace_from_query(con, "neuron_graphs", sql_text("ingest", "neuron_graphs"))
-    close_shards(con, "graphs", "graph_nodes")
+    close_shards(con, "graphs", "graph_nodes", "graph_edges")
     return rows
 
 
@@ -51,6 +51,8 @@ def ingest_edges(con: duckdb.DuckDBPyConnection, *, relp: Path, layers: int, d_m
             "min_edge_count": min_count,
             "edge_observations": observed,
             "edge_quantum": f"2^{QUANTUM_EXPONENT}",
+            "edge_weight": "flow h_s J(s->t) dm/dh_t in units of the metric m, not normalised by |m|",
+            "always_on_neurons": "none left out; the BOS position is left out of the nodes",
         },
     )
     return rows
@@ -69,6 +71,8 @@ def edges_from_wiring(con: duckdb.DuckDBPyConnection, *, d_mlp: int, top: int) -
             "min_edge_count": 1,
             "edge_observations": None,
             "edge_quantum": None,
+            "edge_weight": "effective_strength of the wiring",
+            "always_on_neurons": None,
         },
     )
     return rows

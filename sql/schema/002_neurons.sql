@@ -33,12 +33,12 @@ COMMENT ON COLUMN neurons.max_activation IS 'largest |activation| over the corpu
 COMMENT ON COLUMN neurons.num_exemplars IS 'stored exemplars of both signs';
 COMMENT ON COLUMN neurons.appearance_count IS 'attribution graphs it is a node of';
 COMMENT ON COLUMN neurons.output_norm IS 'L2 norm of its column of the down projection';
-COMMENT ON COLUMN neurons.cluster_path IS 'module in the primary clustering, for example 158.4; NULL without edges';
+COMMENT ON COLUMN neurons.cluster_path IS 'module in the primary clustering, for example 158.4; NULL without edges and for neurons that share a module with no other';
 COMMENT ON COLUMN neurons.top_cluster IS 'first part of cluster_path';
 COMMENT ON COLUMN neurons.sub_module IS 'second part of cluster_path; NULL when the path is shorter';
 COMMENT ON COLUMN neurons.subsub_module IS 'third part of cluster_path; NULL when the path is shorter';
 COMMENT ON COLUMN neurons.hierarchy_depth IS 'number of modules on the path';
-COMMENT ON COLUMN neurons.infomap_flow IS 'share of the random walker''s time spent on this neuron (stationary flow)';
+COMMENT ON COLUMN neurons.infomap_flow IS 'share of the random walker''s time spent on this neuron (stationary flow); 0 for neurons without incoming edges, such as those of layer 0; NULL outside all modules';
 
 CREATE TABLE neuron_stats (
     layer INTEGER,
@@ -84,8 +84,8 @@ COMMENT ON COLUMN neuron_stats.abs_sum IS 'sum of |a|';
 COMMENT ON COLUMN neuron_stats.n_active IS 'positions with a > 0';
 COMMENT ON COLUMN neuron_stats.n_fired_pos IS 'positions with a > fire_pos';
 COMMENT ON COLUMN neuron_stats.n_fired_neg IS 'positions with a < fire_neg';
-COMMENT ON COLUMN neuron_stats.fire_pos IS 'threshold of a strong positive firing (a quantile of a calibration prefix); NULL when that quantile is not positive';
-COMMENT ON COLUMN neuron_stats.fire_neg IS 'threshold of a strong negative firing; NULL when that quantile is not negative';
+COMMENT ON COLUMN neuron_stats.fire_pos IS 'threshold of a strong positive firing: a quantile over calibration tokens from all over the corpus; NULL when that quantile is not positive';
+COMMENT ON COLUMN neuron_stats.fire_neg IS 'threshold of a strong negative firing, likewise; NULL when that quantile is not negative';
 COMMENT ON COLUMN neuron_stats.min IS 'smallest activation';
 COMMENT ON COLUMN neuron_stats.max IS 'largest activation';
 COMMENT ON COLUMN neuron_stats.hist_lo IS 'left edge of the first inner histogram bin';

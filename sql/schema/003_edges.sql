@@ -101,6 +101,7 @@ CREATE TABLE graphs (
     completeness_residual DOUBLE,
     edge_method VARCHAR,
     dtype VARCHAR,
+    explained_neurons DOUBLE,
     source_file VARCHAR,
     source_hash VARCHAR
 );
@@ -118,11 +119,12 @@ COMMENT ON COLUMN graphs.n_nodes IS 'neuron nodes';
 COMMENT ON COLUMN graphs.n_edges IS 'edges between neurons';
 COMMENT ON COLUMN graphs.nodes_dropped IS 'nodes that a cap cut';
 COMMENT ON COLUMN graphs.relevance_dropped IS 'sum of |R| of the nodes cut';
-COMMENT ON COLUMN graphs.explained IS 'share of the relevance that the selected sources explain';
+COMMENT ON COLUMN graphs.explained IS 'share of the relevance that the graph lists, from its neurons and from token embeddings: sum of sign(R) * listed / sum of |R| over all nodes and the metric; above 1 when what is missing has the opposite sign';
 COMMENT ON COLUMN graphs.remainder IS 'relevance left unexplained, in units of the metric';
 COMMENT ON COLUMN graphs.completeness_residual IS '|sum of input relevance - m| / |m|: 0 up to rounding';
 COMMENT ON COLUMN graphs.edge_method IS 'relp_direct, relp_total, transcoder_direct, weight_graph, derived or unknown';
 COMMENT ON COLUMN graphs.dtype IS 'floating-point type of the pass';
+COMMENT ON COLUMN graphs.explained_neurons IS 'the same share from the listed neurons alone, without token embeddings';
 COMMENT ON COLUMN graphs.source_file IS 'file it came from (name only)';
 COMMENT ON COLUMN graphs.source_hash IS 'sha256 of that file';
 
@@ -131,7 +133,8 @@ CREATE TABLE neuron_graphs (
     neuron INTEGER,
     graph_id BIGINT,
     positions INTEGER,
-    relevance DOUBLE
+    relevance DOUBLE,
+    explained DOUBLE
 );
 COMMENT ON TABLE neuron_graphs IS 'which neurons each graph contains, sorted by layer, neuron, graph_id';
 COMMENT ON COLUMN neuron_graphs.layer IS 'layer, from 0';
@@ -139,6 +142,7 @@ COMMENT ON COLUMN neuron_graphs.neuron IS 'neuron within the layer, from 0: coor
 COMMENT ON COLUMN neuron_graphs.graph_id IS 'graph';
 COMMENT ON COLUMN neuron_graphs.positions IS 'token positions at which it is a node';
 COMMENT ON COLUMN neuron_graphs.relevance IS 'sum of its relevance R over these positions';
+COMMENT ON COLUMN neuron_graphs.explained IS 'share of its relevance that the graph lists (see graphs.explained), mean over the positions weighted by |R|; NULL where R is 0';
 
 CREATE TABLE cooccurrence (
     layer INTEGER,

@@ -83,3 +83,17 @@ def test_steps_not_wanted_are_left_out(tmp_path: Path) -> None:
     names = {step.name for step in wanted_steps(recipe(tmp_path, "[relp]\ngraphs = 0\n[gradients]\ndocuments = 0\n"))}
     assert not {"relp", "gradients"} & names
     assert "table:edges" in names
+
+
+def test_defaults_of_recipes_are_those_of_the_measurements() -> None:
+    pytest.importorskip("torch")
+    from atlas.build.recipe import Activations, Relp
+    from atlas.measure.activations import ActivationOptions
+    from atlas.measure.relp import RelpOptions
+
+    for section, options in ((Activations(), ActivationOptions()), (Relp(), RelpOptions())):
+        same = {"exemplars": "top", "tokens": None, "batch_tokens": "batch_tokens"}
+        for name, value in vars(section).items():
+            other = same.get(name, name)
+            if other is not None and hasattr(options, other):
+                assert getattr(options, other) == value, name

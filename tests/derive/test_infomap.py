@@ -30,6 +30,20 @@ def test_planted_groups_are_found_and_paths_hold_no_leaf_rank() -> None:
     assert sum(flow for _, _, flow in found) == pytest.approx(1.0)
 
 
+def test_a_neuron_that_shares_a_module_with_no_other_is_in_none() -> None:
+    edges = planted(6, 10)
+    lonely = EdgeArrays(
+        np.append(edges.src, 990007), np.append(edges.tgt, 7), np.append(edges.weight, 1e-9)
+    )  # 990007 reaches the first group hardly ever, and nothing reaches it
+    found = modules(lonely, options=InfomapOptions())
+    sizes: dict[str, int] = {}
+    for _, path, _ in found:
+        for depth in range(1, len(path.split(".")) + 1):
+            prefix = ".".join(path.split(".")[:depth])
+            sizes[prefix] = sizes.get(prefix, 0) + 1
+    assert min(sizes.values()) > 1
+
+
 def test_same_seed_same_modules() -> None:
     edges = planted(8, 12, seed=4)
     assert modules(edges, options=InfomapOptions(seed=3)) == modules(edges, options=InfomapOptions(seed=3))

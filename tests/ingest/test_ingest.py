@@ -264,7 +264,7 @@ def test_cooccurrence_by_brute_force(con, tmp_path: Path) -> None:
     graphs = {g: {(rng.randrange(3), rng.randrange(D_MLP)) for _ in range(6)} for g in range(30)}
     nodes = [{"graph_id": g, "layer": layer, "neuron": n, "position": p, "relevance": 1.0}
              for g, members in graphs.items() for layer, n in members for p in (0, 1)]  # fmt: skip
-    write(tmp_path / "r", Shard("k"), graphs=[{"graph_id": g} for g in graphs], graph_nodes=nodes)
+    write(tmp_path / "r", Shard("k"), graphs=[{"graph_id": g} for g in graphs], graph_nodes=nodes, graph_edges=[])
     ingest_graphs(con, relp=tmp_path / "r")
     ingest_cooccurrence(con, layers=3, keep=4)
     found = con.execute(
@@ -278,3 +278,24 @@ def test_cooccurrence_by_brute_force(con, tmp_path: Path) -> None:
         wanted += [(*one, *other, -n, pytest.approx(-lift)) for n, lift, other in sorted(scored)[:4]]
     assert found == wanted
     assert con.execute("SELECT max(positions) FROM neuron_graphs").fetchall() == [(2,)]
+
+
+def test_explained_by_neurons_by_hand(con, tmp_path: Path) -> None:
+    # Two nodes: R = 2 (nothing flows in) and R = -4 (flows -3 and +1 from the first); m = 5, direct 1.5 and 2.
+    nodes = [
+        {"graph_id": 0, "layer": 0, "neuron": 1, "position": 0, "relevance": 2.0, "direct": 1.5, "explained": 0.5},
+        {"graph_id": 0, "layer": 1, "neuron": 2, "position": 3, "relevance": -4.0, "direct": 2.0, "explained": 1.0},
+        {"graph_id": 0, "layer": 1, "neuron": 2, "position": 2, "relevance": 0.0, "direct": 0.0, "explained": None},
+    ]
+    edge = {"graph_id": 0, "src_layer": 0, "src_neuron": 1, "src_position": 0, "tgt_layer": 1, "tgt_neuron": 2}
+    flows = [{**edge, "tgt_position": 3, "weight": -3.0}, {**edge, "tgt_position": 3, "weight": 1.0}]
+    write(
+        tmp_path / "r", Shard("k"), graphs=[{"graph_id": 0, "metric_value": 5.0}], graph_nodes=nodes, graph_edges=flows
+    )
+    ingest_graphs(con, relp=tmp_path / "r")
+    # listed: 0 for the first, -(-3 + 1) = 2 for the second, 1.5 + 2 for the metric; needed: 2 + 4 + 5
+    assert con.execute("SELECT explained_neurons FROM graphs").fetchall() == [(pytest.approx((2 + 3.5) / 11),)]
+    assert con.execute("SELECT neuron, positions, explained FROM neuron_graphs").fetchall() == [
+        (1, 1, 0.5),
+        (2, 2, 1.0),
+    ]

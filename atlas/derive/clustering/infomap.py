@@ -7,6 +7,7 @@ edges stays long. Same seed, same edges: same modules, whatever the threads.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass
 
 import duckdb
@@ -42,8 +43,10 @@ def cluster(con: duckdb.DuckDBPyConnection, *, options: InfomapOptions, d_mlp: i
 def modules(edges: EdgeArrays, *, options: InfomapOptions) -> list[tuple[int, str, float]]:
     """(packed id, module path, flow) of every neuron with an edge, by id.
 
-    The path holds real modules only, from the top: Infomap's last step, the leaf's own rank in its module, is dropped.
-    A network that Infomap leaves whole has the one module "1".
+    The path holds real modules only, from the top: Infomap's last step, the leaf's own rank in its module, is dropped,
+    and so are modules of one neuron: it belongs to the module above, or, at the top, to none and is left out. A
+    network that Infomap leaves whole has the one module "1". The flow is 0 for neurons without incoming edges (those
+    of layer 0): Infomap's walker starts anew uniformly, but these steps are not counted (unrecorded teleportation).
     """
     from infomap import Infomap
 
@@ -52,12 +55,14 @@ def modules(edges: EdgeArrays, *, options: InfomapOptions) -> list[tuple[int, st
     tree = Infomap(directed=True, seed=options.seed, num_trials=options.trials, silent=True)
     tree.add_links(links)
     result = tree.run()
-    found = [(int(ids[node.node_id]), _module_path(node.path), float(node.flow)) for node in result.nodes()]
-    return sorted(found)
+    placed = [(int(ids[node.node_id]), node.path[:-1] or (1,), float(node.flow)) for node in result.nodes()]
+    sizes = Counter(path[:depth] for _, path, _ in placed for depth in range(1, len(path) + 1))
+    found = [(packed, _shared_path(path, sizes), flow) for packed, path, flow in placed]
+    return sorted(row for row in found if row[1])
 
 
-def _module_path(path: tuple[int, ...]) -> str:
-    return ".".join(str(step) for step in path[:-1]) or "1"
+def _shared_path(path: tuple[int, ...], sizes: Counter[tuple[int, ...]]) -> str:
+    return ".".join(str(step) for depth, step in enumerate(path, start=1) if sizes[path[:depth]] > 1)
 
 
 def _partition_table(found: list[tuple[int, str, float]], options: InfomapOptions, d_mlp: int) -> pa.Table:
