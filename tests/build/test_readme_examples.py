@@ -26,7 +26,7 @@ def test_python(small: Path) -> None:
 def test_sql_in_a_plain_client(small: Path) -> None:
     con = duckdb.connect(str(small), read_only=True)
     statements = [s for text in blocks("sql") for s in text.split(";") if s.strip()]
-    assert len(statements) >= 2
+    assert len(statements) >= 3
     for statement in statements:
-        con.execute(statement).fetchall()
+        assert con.execute(statement).fetchall(), statement
     con.close()

@@ -31,10 +31,12 @@ def test_planted_groups_are_found_and_paths_hold_no_leaf_rank() -> None:
 
 
 def test_a_neuron_that_shares_a_module_with_no_other_is_in_none() -> None:
-    edges = planted(6, 10)
+    # A forward graph as an atlas has it: sources that nothing feeds, each feeding every group alike.
+    edges, sources = planted(6, 10), np.repeat(np.arange(100, 104), 6) * 1000 + 7
+    groups = np.tile(np.arange(6) * 10, 4) * 1000 + 7
     lonely = EdgeArrays(
-        np.append(edges.src, 990007), np.append(edges.tgt, 7), np.append(edges.weight, 1e-9)
-    )  # 990007 reaches the first group hardly ever, and nothing reaches it
+        np.append(edges.src, sources), np.append(edges.tgt, groups), np.append(edges.weight, np.full(24, 0.5))
+    )
     found = modules(lonely, options=InfomapOptions())
     sizes: dict[str, int] = {}
     for _, path, _ in found:
