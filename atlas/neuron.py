@@ -5,6 +5,7 @@ A neuron is one coordinate of the input of an MLP's down projection, addressed b
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,8 +81,8 @@ def parse_neuron(value: object, *, layers: int, d_mlp: int) -> NeuronId:
 def _read(value: object, d_mlp: int) -> NeuronId:
     if isinstance(value, NeuronId):
         return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return NeuronId.of_feature(value, d_mlp)
+    if hasattr(value, "__index__") and not isinstance(value, bool):  # int and the integers of numpy
+        return NeuronId.of_feature(operator.index(value), d_mlp)
     if isinstance(value, str):
         return _read_text(value, d_mlp)
     if isinstance(value, Sequence) and len(value) == 2:

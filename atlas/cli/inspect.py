@@ -66,12 +66,13 @@ def info_text(facts: dict[str, Any]) -> str:
         f"neurons   {facts['neurons']} = {facts['layers']} layers x {facts['neurons_per_layer']}, "
         f"{facts['labelled']} labelled, {facts['in_modules']} in modules",
         f"edges     {facts['tables'].get('edges', 0)}, method {facts['edge_method'] or 'unknown'}, "
-        f"truncation {facts['edge_truncation'] or 'none'}",
+        f"truncation {facts['edge_truncation'] or 'not recorded'}",
     ]
     if graphs["graphs"]:
         lines += [
-            f"graphs    {graphs['graphs']}, explained share median {_share(graphs['explained_median'])} "
-            f"(lowest {_share(graphs['explained_min'])})",
+            f"graphs    {graphs['graphs']}, relevance explained by listed neurons: median "
+            f"{_share(graphs['explained_neurons_median'])} (lowest {_share(graphs['explained_neurons_min'])}), "
+            f"with token embeddings {_share(graphs['explained_median'])} (lowest {_share(graphs['explained_min'])})",
             f"          completeness residual median {_small(graphs['residual_median'])}, "
             f"largest {_small(graphs['residual_max'])}",
         ]

@@ -83,7 +83,9 @@ def _run(arguments: list[str] | None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("atlas: interrupted", err=True)
+        click.echo(
+            "atlas: interrupted; nothing is half-written, run the same command again (a build goes on)", err=True
+        )
         return 130
     except BrokenPipeError:  # the reader, for example `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

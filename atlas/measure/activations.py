@@ -102,7 +102,7 @@ def measure(
         owned = shard_documents(corpus, shard, reading)
         batches = read_batches(corpus, owned, tokenizer=adapter.tokenizer, reading=reading, counts=counts)
         with progress.task("activations", len(owned), "documents") as task:
-            for batch, found in work_in_order(batches, run.look, workers=workers):
+            for batch, found in work_in_order(batches, run.look, workers=workers, alone=1):
                 run.take(batch, found)
                 task.advance(documents_in(batch))
         run.write(draft)
@@ -148,9 +148,9 @@ class _Pass:
             def receive(reached: Reached) -> None:
                 layer = reached.block.index
                 means = calibration_sums(reached, rows)  # first, while its tensors are in the cache
-                every = reached.activation.flatten(0, 1)
+                every = reached.activation
                 every = every.to(torch.promote_types(every.dtype, torch.float32))
-                values = every.index_select(0, rows)
+                values = every[: len(rows)]
                 sums = tally.add(layer, values)
                 found.sums.append(torch.cat([sums, means]).cpu())
                 firings, candidates = self._selector.select(layer, values.float(), every.float(), positions)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -47,7 +48,8 @@ class Batch:
     """Contexts padded on the right to one length; `rows` are the counted positions of the flattened batch.
 
     `token`, `context_id`, `position`, `start` and `length` have one entry per counted position: its token id, its
-    context, its index in the context, the flat index of the context's first position and the context's length.
+    context, its index in the context, the flat index of the context's first position and the context's length. `order`
+    lists the flat positions without padding, counted ones first; `place` is its inverse, 0 for padding.
     """
 
     contexts: tuple[Context, ...]
@@ -58,6 +60,8 @@ class Batch:
     position: Ints
     start: Ints
     length: Ints
+    order: Ints
+    place: Ints
 
     @property
     def real_tokens(self) -> int:
@@ -123,36 +127,45 @@ def _batch(group: list[Context], bos_token_id: int | None, skip_bos: bool) -> Ba
     for row, context in enumerate(group):
         ids[row, : lengths[row]] = context.token_ids
     position = np.arange(width)
-    counted = position[None, :] < lengths[:, None]
+    real = position[None, :] < lengths[:, None]
+    counted = real.copy()
     if skip_bos:
         counted[:, 0] = False
         if bos_token_id is not None:
             counted &= ids != bos_token_id
     context_row, inside = np.nonzero(counted)
+    rows = context_row * width + inside
+    order = np.concatenate([rows, np.flatnonzero(real & ~counted)])
+    place = np.zeros(ids.size, dtype=np.int64)
+    place[order] = np.arange(len(order))
     return Batch(
         contexts=tuple(group),
         input_ids=ids,
-        rows=context_row * width + inside,
+        rows=rows,
         token=ids[context_row, inside],
         context_id=np.array([context.context_id for context in group])[context_row],
         position=inside,
         start=context_row * width,
         length=lengths[context_row],
+        order=order,
+        place=place,
     )
 
 
 def work_in_order(
-    items: Iterator[Item], work: Callable[[Item], Result], *, workers: int
+    items: Iterator[Item], work: Callable[[Item], Result], *, workers: int, alone: int = 0
 ) -> Iterator[tuple[Item, Result]]:
     """Run `work` on items in `workers` threads; yield results in the order of the items.
 
-    At most workers + 2 items are in flight. An error in an item is raised here and the rest is given up.
+    The first `alone` items are finished, and used by the caller, before others begin: what they teach makes the others
+    cheaper. At most workers + 2 items are in flight. An error in an item is raised here and the rest is given up.
     """
     if workers < 1:
         raise InputError(f"workers is {workers}; use at least 1")
     if workers == 1:
         yield from ((item, work(item)) for item in items)
         return
+    yield from ((item, work(item)) for item in islice(items, alone))
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         waiting: deque[tuple[Item, Future[Result]]] = deque()
         try:

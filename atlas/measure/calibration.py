@@ -103,7 +103,7 @@ def _numbered(batches: list[Batch], chosen: Ints) -> Iterator[tuple[Batch, Ints]
     before = 0
     for batch in batches:
         inside = chosen[(chosen >= before) & (chosen < before + len(batch.rows))]
-        yield batch, batch.rows[inside - before]
+        yield batch, inside - before
         before += len(batch.rows)
 
 
@@ -113,8 +113,8 @@ def _look(tap: Tap, batch: Batch, chosen: Ints) -> tuple[Floats, Floats, list[Fl
     rows: list[Floats] = []
 
     def receive(reached: Reached) -> None:
-        values = reached.activation.flatten(0, 1).float()
-        counted = values[torch.from_numpy(batch.rows).to(values.device)]
+        values = reached.activation.float()
+        counted = values[: len(batch.rows)]
         rows.append(values[torch.from_numpy(chosen).to(values.device)].cpu().numpy())
         if len(counted) == 0:
             counted = torch.tensor([[torch.inf], [-torch.inf]], device=values.device).expand(2, values.shape[1])

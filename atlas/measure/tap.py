@@ -25,11 +25,11 @@ class _Enough(Exception):
 
 @dataclass(frozen=True)
 class Reached:
-    """One block of one batch; every tensor is [contexts, longest, ...] in the model's dtype."""
+    """One block of one batch in the model's dtype; rows are the positions `Batch.order`, without padding."""
 
     block: Block
-    activation: Tensor  # a: input of the down projection, [..., d_mlp]
-    residual: Tensor  # input of the norm before the MLP, [..., d_model]
+    activation: Tensor  # a: input of the down projection, [rows, d_mlp]
+    residual: Tensor  # input of the norm before the MLP, [contexts, longest, d_model]
     inner: Tensor  # g (gated) or z (ungated): input of the activation function
     outer: Tensor  # act(g) or act(z)
     up: Tensor | None  # u: output of the up projection; None without a gate
@@ -49,13 +49,29 @@ class Tap:
     def run(self, batch: Batch, receive: Receiver) -> None:
         """Run the model's body up to the last down projection; `receive` gets every block in order.
 
-        Padding stands on the right and attention is causal, so no real position sees it and no mask is needed.
+        Padding stands on the right and attention is causal, so no real position sees it and no mask is needed. MLPs
+        do not run on it: `pack` takes it out and `unpack` puts zeros in.
         """
         self._local.receive, self._local.seen = receive, {}
         with torch.inference_mode(), suppress(_Enough):
+            self._local.order = torch.from_numpy(batch.order).to(self._adapter.device)
             ids = torch.from_numpy(batch.input_ids).to(self._adapter.device)
             self._body(input_ids=ids, use_cache=False)
-        self._local.receive, self._local.seen = None, {}
+        self._local.receive, self._local.seen, self._local.order = None, {}, None
+
+    def pack(self, hidden: Tensor) -> Tensor | None:
+        """Make the input of an MLP [rows, d_model] from that of its block [contexts, longest, d_model]."""
+        if getattr(self._local, "receive", None) is None:
+            return None
+        self._local.shape = hidden.shape
+        return hidden.flatten(0, 1).index_select(0, self._local.order)
+
+    def unpack(self, packed: Tensor) -> Tensor | None:
+        """Undo `pack` on the output of the MLP."""
+        if getattr(self._local, "receive", None) is None:
+            return None
+        shape = self._local.shape
+        return packed.new_zeros(shape).flatten(0, 1).index_copy_(0, self._local.order, packed).view(shape)
 
     def keep(self, name: str, value: Tensor) -> None:
         """Remember a tensor until its block's down projection is reached."""
@@ -95,6 +111,8 @@ def _hook(tap: Tap, block: Block) -> list[Any]:
         tap.keep("outer", output)
 
     handles = [
+        block.mlp.register_forward_pre_hook(lambda _, inputs: tap.pack(inputs[0])),
+        block.mlp.register_forward_hook(lambda _, __, output: tap.unpack(output)),
         block.mlp_norm.register_forward_pre_hook(lambda _, inputs: tap.keep("residual", inputs[0])),
         act.register_forward_hook(on_act),
         block.down.register_forward_pre_hook(lambda _, inputs: tap.reach(block, inputs[0])),
@@ -110,20 +128,15 @@ def calibration_sums(reached: Reached, rows: Tensor) -> Tensor:
     Without a gate the first is NaN (NULL in the shard) and the second the sum of r act'(z). r is the scale factor of
     the norm before the MLP, without its gain. For SiLU `reached.inner` is overwritten.
     """
-    scale = norm_of(reached.block.mlp_norm).factor(reached.residual).flatten()
-    weights = torch.zeros_like(scale)
-    weights[rows] = scale[rows]
+    weights, count = norm_of(reached.block.mlp_norm).factor(reached.residual).flatten()[rows], len(rows)
+    inner = reached.inner[:count]
     if reached.up is None:
-        up = weights @ _flat(_slope(reached.block, reached.inner, torch.ones_like(reached.inner)), weights)
+        up = weights @ _slope(reached.block, inner, torch.ones_like(inner)).to(weights.dtype)
         gate = torch.full_like(up, torch.nan)
     else:
-        gate = weights @ _flat(_slope(reached.block, reached.inner, reached.up), weights)
-        up = weights @ _flat(reached.outer, weights)
+        gate = weights @ _slope(reached.block, inner, reached.up[:count]).to(weights.dtype)
+        up = weights @ reached.outer[:count].to(weights.dtype)
     return torch.stack([gate.double(), up.double()])
-
-
-def _flat(values: Tensor, like: Tensor) -> Tensor:
-    return values.flatten(0, 1).to(like.dtype)
 
 
 def _slope(block: Block, inner: Tensor, factor: Tensor) -> Tensor:

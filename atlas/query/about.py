@@ -35,6 +35,7 @@ def info(atlas: Atlas) -> dict[str, object]:
 _LABELLED = "SELECT count(*) AS neurons, count(label) AS labelled, count(cluster_path) AS in_modules FROM neurons"
 _GRAPHS = """
     SELECT count(*) AS graphs, median(explained) AS explained_median, min(explained) AS explained_min,
+        median(explained_neurons) AS explained_neurons_median, min(explained_neurons) AS explained_neurons_min,
         median(completeness_residual) AS residual_median, max(completeness_residual) AS residual_max
     FROM graphs"""
 _INGESTS = """

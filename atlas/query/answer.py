@@ -5,6 +5,7 @@ Nothing runs until rows are asked for; each run takes its own cursor, so answers
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -79,10 +80,9 @@ class Answer:
 
     def df(self) -> pandas.DataFrame:
         """A pandas data frame; InputError when pandas is not installed."""
-        try:
-            return self._relation().df()
-        except ImportError as error:
-            raise InputError("df() needs pandas, which is not installed; use pl(), or pip install pandas") from error
+        if importlib.util.find_spec("pandas") is None:  # duckdb's own error names no next step
+            raise InputError("df() needs pandas, which is not installed; use pl(), or pip install pandas")
+        return self._relation().df()
 
     def arrow(self) -> pyarrow.Table:
         """An Arrow table."""

@@ -134,12 +134,19 @@ class Atlas:
         *,
         min_weight: float = 0.0,
         min_count: int = 1,
+        group_by: Literal["cluster"] | None = None,
         limit: int | None = 50,
-    ) -> Edges:
-        """Edges between two selections (None = any neuron), strongest first; `.by_cluster()` and `.matrix()`."""
+    ) -> Edges | Answer:
+        """Edges between two selections (None = any neuron), strongest first; `.by_cluster()` and `.matrix()`.
+
+        group_by="cluster" collapses them to the finest modules of their ends, as `.by_cluster()` does.
+        """
         from atlas.query.circuits import edges
 
-        return edges(self, sources, targets, min_weight=min_weight, min_count=min_count, limit=limit)
+        if group_by not in (None, "cluster"):
+            raise InputError(f"cannot group edges by {group_by!r}; use group_by='cluster' or leave it out")
+        found = edges(self, sources, targets, min_weight=min_weight, min_count=min_count, limit=limit)
+        return found.by_cluster(limit=limit) if group_by else found
 
     def ego(
         self, selection: Selection, *, hops: int = 1, top: int = 10, direction: str = "both", limit: int | None = None
@@ -251,8 +258,12 @@ class Atlas:
             raise InputError(f'no module {path!r} in {self.name}; "atlas cluster list" shows those there are')
 
     def truncation(self) -> tuple[str, ...]:
-        """A warning when the edges were cut to the strongest of each neuron."""
-        cut = self.metadata.get("edge_truncation", "none")
+        """A warning when the edges were cut to the strongest of each neuron, or when nobody recorded whether."""
+        cut = self.metadata.get("edge_truncation")
+        if cut is None:
+            return (
+                "whether edges were truncated is not recorded in this file: in-degrees and totals may be too small",
+            )
         if cut.lower() in ("none", "", "0", "null"):
             return ()
         return (f"edges were truncated ({cut}): in-degrees, shares and totals are of the edges kept",)

@@ -41,6 +41,10 @@ def search(
     """Columns of label_search; InputError for an empty query or a regular expression that does not parse."""
     _require(query, mode, field)
     where = where or Where()
+    if not isinstance(where, Where):
+        raise InputError(
+            f"where is {where!r}; use atlas.query.search.Where(layers=(0, 5), cluster='1.2', type=..., source=...)"
+        )
     warnings = atlas.require("labels") if where.type or where.source else ()
     if where.cluster is not None:
         atlas.require_cluster(where.cluster)

@@ -41,7 +41,7 @@ def fires_on(
     several = tuple(
         f"{word!r} means the tokens {', '.join(map(repr, found))}" for word, found in matched.items() if found != [word]
     )
-    headline = ("layer", "neuron", "polarity", "label", "n", "recall", "precision", "lift", "mean", "tokens")
+    headline = ("layer", "neuron", "polarity", "label", "strength", "n", "recall", "lift", "mean", "tokens")
     sign = None if polarity is None else _sign(polarity)
     values = {"of_tokens": list(words), "of_polarity": sign, "at_least": at_least, "max_rows": limit}
     return atlas.ask("fires_on", values, headline=headline, warnings=warnings + several + _truncation(atlas))
@@ -86,7 +86,11 @@ def _sign(polarity: Polarity) -> int:
 
 
 def _truncation(atlas: Atlas) -> tuple[str, ...]:
-    kept = {key: value for key, value in atlas.metadata.items() if key.startswith("token_stats_")}
-    if not kept:
+    meta = atlas.metadata
+    if int(meta.get("token_stats_dropped_rows", 0)) == 0:
         return ()
-    return ("token statistics keep only some tokens of each neuron: " + ", ".join(f"{k} {v}" for k, v in kept.items()),)
+    return (
+        f"token statistics keep the {meta['token_stats_keep']} strongest tokens per neuron and sign; "
+        f"{int(meta['token_stats_dropped_firings']):,} firings of {int(meta['token_stats_dropped_rows']):,} "
+        "(neuron, sign, token) were dropped",
+    )

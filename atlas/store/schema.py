@@ -10,7 +10,7 @@ import re
 import duckdb
 
 from atlas.errors import StoreError
-from atlas.store.sqlfiles import sql_files
+from atlas.store.sqlfiles import header, sql_files
 from atlas.store.write import transaction
 
 _D_MLP = re.compile(r"\d+ /\* d_mlp \*/")
@@ -36,7 +36,10 @@ def store_macros(con: duckdb.DuckDBPyConnection) -> None:
     """Store the macros of sql/queries in the file, so that any DuckDB client can call them."""
     with transaction(con):
         for path in sql_files("queries"):
-            con.execute(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            meaning = " ".join(line for line in header(text) if not line.startswith("Try:")).replace("'", "''")
+            con.execute(text)
+            con.execute(f"COMMENT ON MACRO TABLE {path.stem} IS '{meaning}'")
 
 
 def schema_version(con: duckdb.DuckDBPyConnection) -> int:

@@ -3,7 +3,9 @@
 -- a neuron that fires on them with either sign is found, one row a sign. at_least: strong firings needed. max_rows: limit; NULL for all.
 -- n = strong firings on these tokens; recall = n / occurrences of the token, averaged over the texts;
 -- precision = n / all strong firings of the neuron with that sign; lift = precision / the tokens' share of the corpus;
--- mean and peak (farthest from 0) of the activation; tokens = those it fires on. Ordered by recall * log2(1 + lift).
+-- mean and peak (farthest from 0) of the activation; tokens = those it fires on; strength = sum of |activation| over
+-- these firings / occurrences of the token, as a share of the neuron's peak of that sign, averaged over the texts;
+-- label = the input label of that sign, else the neuron's. Ordered by strength * log2(1 + lift).
 -- Try: FROM fires_on(['dog'], max_rows := 3)
 CREATE OR REPLACE MACRO fires_on(of_tokens, of_polarity := NULL, at_least := 1, max_rows := 20) AS TABLE
 WITH matched AS (
@@ -18,11 +20,12 @@ WITH matched AS (
 ), firings AS (
     SELECT t.* FROM token_stats AS t SEMI JOIN distinct_tokens USING (token_id) WHERE of_polarity IS NULL OR t.polarity = of_polarity
 ), per_word AS (
-    SELECT f.layer, f.neuron, f.polarity, m.word, sum(f.n) AS n
+    SELECT f.layer, f.neuron, f.polarity, m.word, sum(f.n) AS n, sum(abs(f."sum") ORDER BY f.token_id) AS total
     FROM firings AS f JOIN matched AS m ON m.token_id = f.token_id
     GROUP BY f.layer, f.neuron, f.polarity, m.word
 ), recalled AS (
-    SELECT p.layer, p.neuron, p.polarity, sum(p.n / nullif(w.seen, 0) ORDER BY p.word) / (SELECT count(*) FROM words) AS recall
+    SELECT p.layer, p.neuron, p.polarity, sum(p.n / nullif(w.seen, 0) ORDER BY p.word) / (SELECT count(*) FROM words) AS recall,
+        sum(p.total / nullif(w.seen, 0) ORDER BY p.word) / (SELECT count(*) FROM words) AS expected
     FROM per_word AS p JOIN words AS w ON w.word = p.word
     GROUP BY p.layer, p.neuron, p.polarity
 ), counted AS (
@@ -33,17 +36,23 @@ WITH matched AS (
     FROM firings AS f JOIN distinct_tokens AS d ON d.token_id = f.token_id
     GROUP BY f.layer, f.neuron, f.polarity
     HAVING sum(f.n) >= at_least
-), expected AS (
+), names AS (
+    SELECT layer, neuron, polarity, min_by(label, (CASE WHEN source = 'manual' THEN 0 WHEN starts_with(source, 'rule:') THEN 2
+        ELSE 1 END, -coalesce(score, 0), source, run)) AS label
+    FROM labels WHERE "pass" = 'input' AND status = 'ok' GROUP BY layer, neuron, polarity
+), spread AS (
     SELECT (SELECT sum(seen) FROM distinct_tokens) / nullif((SELECT sum("count") FROM vocab), 0) AS share
 )
 SELECT
-    c.layer, c.neuron, c.polarity, n.label, n.cluster_path, c.n, r.recall,
+    c.layer, c.neuron, c.polarity, coalesce(i.label, n.label) AS label, n.cluster_path, c.n, r.recall,
     c.n / nullif(CASE WHEN c.polarity > 0 THEN s.n_fired_pos ELSE s.n_fired_neg END, 0) AS "precision",
-    "precision" / nullif(x.share, 0) AS lift, c.mean, c.peak, c.tokens
+    "precision" / nullif(x.share, 0) AS lift,
+    r.expected / nullif(CASE WHEN c.polarity > 0 THEN s."max" ELSE -s."min" END, 0) AS strength, c.mean, c.peak, c.tokens
 FROM counted AS c
-CROSS JOIN expected AS x
+CROSS JOIN spread AS x
 JOIN recalled AS r ON r.layer = c.layer AND r.neuron = c.neuron AND r.polarity = c.polarity
 LEFT JOIN neuron_stats AS s ON s.layer = c.layer AND s.neuron = c.neuron
+LEFT JOIN names AS i ON i.layer = c.layer AND i.neuron = c.neuron AND i.polarity = c.polarity
 LEFT JOIN neurons AS n ON n.layer = c.layer AND n.neuron = c.neuron
-ORDER BY r.recall * log2(1 + lift) DESC NULLS LAST, c.layer, c.neuron, c.polarity DESC
+ORDER BY strength * log2(1 + lift) DESC NULLS LAST, c.layer, c.neuron, c.polarity DESC
 LIMIT max_rows;

@@ -174,3 +174,8 @@ def test_a_closed_pipe_is_quiet(file: Path) -> None:
         command, shell=True, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "ATLAS_FILE": str(file)}
     )
     assert done.stdout.strip() == "range" and done.stderr == ""
+
+
+def test_edges_with_stray_selections_says_where_they_go(small: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    code, _, err = run(capsys, "edges", "label:dog", "layer:1", "--atlas", str(small))
+    assert code == 2 and "--from label:dog --to layer:1" in err
