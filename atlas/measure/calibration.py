@@ -142,7 +142,7 @@ def _quantiles(rows: Floats, levels: Levels) -> Floats:
     shares = levels.fire_quantile + tail * np.arange(bins) / bins
     last = len(rows) - 1
     ranks = np.floor(shares * last).astype(np.int64)
-    ordered = np.partition(np.ascontiguousarray(rows.T), sorted({*ranks, *(last - ranks)}), axis=1)
+    ordered = np.sort(np.ascontiguousarray(rows.T), axis=1)  # faster than a partition at six ranks
     return np.stack([ordered[:, ranks], -ordered[:, last - ranks]])
 
 
