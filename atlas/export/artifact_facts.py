@@ -41,7 +41,7 @@ _CIRCUITS = """
     FROM (SELECT count(*) AS n FROM neurons WHERE cluster_path IS NOT NULL GROUP BY cluster_path)"""
 _GRAPHS = """
     SELECT count(*), min(explained), quantile_cont(explained, 0.25), median(explained), quantile_cont(explained, 0.75),
-        sum(nodes_dropped)::BIGINT
+        sum(nodes_dropped)::BIGINT, median(explained_neurons)
     FROM graphs"""
 
 
@@ -102,6 +102,7 @@ class GraphFacts:
     median: float | None
     three_quarters: float | None
     nodes_dropped: int | None
+    neurons_median: float | None  # from the listed neurons alone
 
 
 @dataclass(frozen=True)

@@ -155,8 +155,12 @@ def _explained(graphs: GraphFacts) -> list[str]:
     low, quarter, middle, three = (
         _percent(share) for share in (graphs.lowest, graphs.quarter, graphs.median, graphs.three_quarters)
     )
-    text = f"median {middle}, middle half {quarter} to {three}, lowest {low} of the relevance"
-    return ["", f"**Explained share of graphs:** {text}; {graphs.nodes_dropped or 0:,} nodes cut by a cap"]
+    alone = "unknown" if graphs.neurons_median is None else _percent(graphs.neurons_median)
+    text = f"median {alone} of the relevance by listed neurons; with token embeddings {middle}, middle half {quarter} to {three}"
+    return [
+        "",
+        f"**Explained share of graphs:** {text}, lowest {low}; {graphs.nodes_dropped or 0:,} nodes cut by a cap",
+    ]
 
 
 def _modules(facts: AtlasFacts) -> list[str]:
