@@ -310,7 +310,8 @@ def _graph(graph: int, explained: float, residual: float) -> Row:
         "graph_id": graph, "document": graph, "prompt": "The dog runs", "token_ids": [5, 1, 4], "metric": "logit",
         "metric_value": 3.0, "targets": [4], "target_position": 1, "tau": 0.005, "n_nodes": 4, "n_edges": 5,
         "nodes_dropped": 0, "relevance_dropped": 0.0, "explained": explained, "remainder": 0.1,
-        "explained_neurons": explained - 0.25, "completeness_residual": residual, "edge_method": "relp_direct", "dtype": "float32", "source_file": None,
+        "explained_neurons": explained - 0.25,
+        "completeness_residual": residual, "edge_method": "relp_direct", "dtype": "float32", "source_file": None,
         "source_hash": None,
     }  # fmt: skip
 
