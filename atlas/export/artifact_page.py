@@ -156,11 +156,9 @@ def _explained(graphs: GraphFacts) -> list[str]:
         _percent(share) for share in (graphs.lowest, graphs.quarter, graphs.median, graphs.three_quarters)
     )
     alone = "unknown" if graphs.neurons_median is None else _percent(graphs.neurons_median)
-    text = f"median {alone} of the relevance by listed neurons; with token embeddings {middle}, middle half {quarter} to {three}"
-    return [
-        "",
-        f"**Explained share of graphs:** {text}, lowest {low}; {graphs.nodes_dropped or 0:,} nodes cut by a cap",
-    ]
+    with_tokens = f"median {middle}, middle half {quarter} to {three}, lowest {low}"
+    text = f"by listed neurons median {alone} of the relevance; with token embeddings {with_tokens}"
+    return ["", f"**Explained share of graphs:** {text}; {graphs.nodes_dropped or 0:,} nodes cut by a cap"]
 
 
 def _modules(facts: AtlasFacts) -> list[str]:
