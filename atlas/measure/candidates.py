@@ -22,6 +22,8 @@ from atlas.measure.exemplars import (
     Floats,
     Ints,
     Words,
+    mixed,
+    neuron_seed,
     position_hash,
     priority,
     strength_of,
@@ -83,6 +85,7 @@ class Selector:
         # by layer and side: the smallest |a| that fires, edges of |a|
         bars = np.stack([calibration.fire_pos, -calibration.fire_neg], axis=2).reshape(layers, -1)
         self._fires = np.nextafter(bars, np.float32(np.inf))
+        self._seeds = neuron_seed(np.arange(bars.size) >> 1).reshape(layers, -1)
         edges = calibration.edges.transpose(0, 2, 1, 3)
         self._edges = np.ascontiguousarray(edges).reshape(layers, 2 * self._width, -1)
 
@@ -140,7 +143,7 @@ class Selector:
         return weak.where(enters), np.ones(np.count_nonzero(enters), dtype=np.int64), order[enters]
 
     def _sampled(self, layer: int, firing: _Sparse, positions: Positions, limits: Words) -> tuple[_Sparse, Ints, Words]:
-        order = priority(positions.hashes.take(firing.row), layer * self._width + (firing.side >> 1))
+        order = mixed(positions.hashes.take(firing.row), self._seeds[layer].take(firing.side))
         near = np.flatnonzero(order <= limits[:, 2:].max(axis=1).take(firing.side))  # few, once lists are full
         firing, order = firing.at(near), order[near]
         stratum = 2 + (np.abs(firing.value)[:, None] > self._edges[layer][firing.side]).sum(axis=1)

@@ -114,7 +114,19 @@ def position_hash(context_id: Ints, position: Ints) -> Words:
 
 def priority(position_hash: Words, neuron: Ints) -> Words:
     """Priority of (neuron of the model, position): 32 bits, the smaller the earlier chosen."""
-    return _mix(position_hash + neuron.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
+    return mixed(position_hash, neuron_seed(neuron))
+
+
+def neuron_seed(neuron: Ints) -> Words:
+    """Share of a neuron of the model in its priorities."""
+    return neuron.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+
+
+def mixed(position_hash: Words, seed: Words) -> Words:
+    """Priority from the hash of a position and the seed of a neuron."""
+    x = _mix(position_hash + seed)
+    x >>= np.uint64(32)
+    return x
 
 
 def _mix(x: Words) -> Words:

@@ -68,7 +68,7 @@ def main() -> None:
     args = parser.parse_args()
     found = {}
     for make in [demo] if args.quick else [demo, large]:
-        case = make(args.quick)
+        case = make()
         found[case.name] = run(case, args.repeats, args.workers)
     print(json.dumps(summary(found, args.workers)))
 
@@ -85,19 +85,19 @@ def summary(found: dict[str, dict[str, Any]], workers: int) -> dict[str, Any]:
     }
 
 
-def demo(quick: bool) -> Case:
-    """Make the demo model and corpus, or a random model of its shape where the demo is absent."""
-    options = activations.ActivationOptions()
+def demo() -> Case:
+    """Make the demo model and its whole corpus, or a random model of its shape where the demo is absent."""
+    options = activations.ActivationOptions(fire_quantile=0.95)  # that of data/recipes/demo.toml
     folder = ROOT / "data" / "demo"
     if (folder / "model").is_dir():
-        corpus = read_corpus(folder / "corpus.json", limit=2000 if quick else None)
+        corpus = read_corpus(folder / "corpus.json")
         adapter = load_model(folder / "model", device="cpu")
     else:
         corpus, adapter = random_corpus(2000, 40, 500), random_llama(4, 96, 384, 500)
     return Case("demo", adapter, corpus, part(corpus, 200), options)
 
 
-def large(_: bool) -> Case:
+def large() -> Case:
     """Make a random Llama of 12 layers, d 768, 2048 neurons a layer; 1/15 of the corpus calibrates."""
     options = activations.ActivationOptions(calibration_tokens=512, batch_tokens=2048)
     corpus = random_corpus(64, 120, 5000)
