@@ -9,7 +9,7 @@ import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 from atlas.errors import InputError
 
@@ -64,7 +64,8 @@ def parse_neuron(value: object, *, layers: int, d_mlp: int) -> NeuronId:
     """Any id form in use -> NeuronId within the model's bounds.
 
     Accepts "L24/N5326", "L24/5326", "24_5326", "24_5326_7" (the position is dropped), "24:5326", (24, 5326),
-    ("L24", 5326), a feature id as int or digits, and a NeuronId. Raises InputError that names the bounds.
+    ("L24", 5326), a feature id as int (of Python or numpy) or digits, and a NeuronId.
+    Raises InputError that names the bounds.
 
     >>> str(parse_neuron("24_5326_7", layers=32, d_mlp=11008))
     'L24/N5326'
@@ -81,13 +82,20 @@ def parse_neuron(value: object, *, layers: int, d_mlp: int) -> NeuronId:
 def _read(value: object, d_mlp: int) -> NeuronId:
     if isinstance(value, NeuronId):
         return value
-    if hasattr(value, "__index__") and not isinstance(value, bool):  # int and the integers of numpy
-        return NeuronId.of_feature(operator.index(value), d_mlp)
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool):  # int and the integers of numpy
+        return NeuronId.of_feature(_integer(value), d_mlp)
     if isinstance(value, str):
         return _read_text(value, d_mlp)
     if isinstance(value, Sequence) and len(value) == 2:
         return _read_text(f"{value[0]}/{value[1]}", d_mlp)
     raise InputError(f"cannot read a neuron from {value!r}; {_NEXT}")
+
+
+def _integer(value: SupportsIndex) -> int:
+    try:
+        return operator.index(value)
+    except TypeError as error:  # an array of several numbers
+        raise InputError(f"cannot read a neuron from {value!r}; {_NEXT}") from error
 
 
 def _read_text(text: str, d_mlp: int) -> NeuronId:

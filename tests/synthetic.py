@@ -148,7 +148,8 @@ def write_atlas(path: Path, tables: Tables, *, layers: int = LAYERS, d_mlp: int 
         replace_from_arrow(con, name, pa.Table.from_pylist(rows, schema=stored_schema(name)))
     set_metadata(con, {
         "model": "toy", "revision": "0123456789abcdef", "num_layers": layers, "neurons_per_layer": d_mlp,
-        "edge_method": "relp_direct", "corpora": "toy", "code_version": "0", "created": "2026-01-01",
+        "edge_method": "relp_direct", "edge_truncation": "none", "corpora": "toy",
+        "code_version": "0", "created": "2026-01-01",
         "schema_version": newest_version(), **facts,
     })  # fmt: skip
     store_macros(con)

@@ -20,6 +20,8 @@ def info(view: View, with_hash: bool) -> None:
         if with_hash:
             facts["hash"] = a.hash()
         view.show_data(facts, info_text(facts))
+        for note in a.truncation():
+            click.echo(f"note: {note}", err=True)
 
 
 @click.command(epilog="Example: atlas check --atlas data/demo.duckdb")
@@ -66,7 +68,7 @@ def info_text(facts: dict[str, Any]) -> str:
         f"neurons   {facts['neurons']} = {facts['layers']} layers x {facts['neurons_per_layer']}, "
         f"{facts['labelled']} labelled, {facts['in_modules']} in modules",
         f"edges     {facts['tables'].get('edges', 0)}, method {facts['edge_method'] or 'unknown'}, "
-        f"truncation {facts['edge_truncation'] or 'not recorded'}",
+        f"truncation {facts['edge_truncation']}",
     ]
     if graphs["graphs"]:
         lines += [

@@ -83,9 +83,8 @@ def _run(arguments: list[str] | None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo(
-            "atlas: interrupted; nothing is half-written, run the same command again (a build goes on)", err=True
-        )
+        building = (sys.argv[1:] if arguments is None else arguments)[:1] == ["build"]
+        click.echo(f"atlas: interrupted{'; run the same command again to go on' if building else ''}", err=True)
         return 130
     except BrokenPipeError:  # the reader, for example `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

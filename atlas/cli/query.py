@@ -8,6 +8,10 @@ from atlas.cli.options import View, selection, view_options
 from atlas.errors import InputError
 
 POLARITY = click.option("--polarity", type=click.Choice(["+", "-"]), help="Only firings of this sign; both by default.")
+_NO_MATCH = {
+    "words": "try a trailing * for prefixes (dr*), --mode regex for parts of words, or fewer filters",
+    "regex": "try a shorter expression (case is ignored) or fewer filters",
+}
 CONTEXTS = click.option("--contexts", is_flag=True, help="Show texts instead of the table.")
 
 
@@ -43,9 +47,12 @@ def search(view: View, words: tuple[str, ...], mode: str, field: str, parts: boo
     where = Where(_layers(filters["layers"]), filters["cluster"], filters["kind"], filters["source"])
     with view.open() as a:
         if parts:
-            view.show(explain(a, " ".join(words), field=field))
+            found = explain(a, " ".join(words), field=field)
         else:
-            view.show(a.search(" ".join(words), mode=mode, field=field, where=where, limit=view.limit(20)))  # type: ignore[arg-type]
+            found = a.search(" ".join(words), mode=mode, field=field, where=where, limit=view.limit(20))  # type: ignore[arg-type]
+        view.show(found)
+        if not len(found):
+            click.echo(f"note: no label matches; {_NO_MATCH[mode]}", err=True)
 
 
 @click.command(epilog="Example: atlas tokens cluster:158.4 --polarity -")
@@ -99,7 +106,7 @@ def edges(view: View, *, by_cluster: bool, level: int | None, min_weight: float,
     from atlas.query.circuits import edges as between
 
     if ends["stray"]:
-        raise InputError(f"neurons stand after --from or --to: atlas edges --from {' --to '.join(ends['stray'][:2])}")
+        raise InputError(f"use --from and --to: atlas edges --from {' --to '.join(ends['stray'][:2])}")
     sources, targets = selection(ends["sources"]) or None, selection(ends["targets"]) or None
     with view.open() as a:
         found = between(a, sources, targets, min_weight=min_weight, min_count=min_count, limit=view.limit(50))
@@ -123,7 +130,7 @@ def ego(view: View, neurons: tuple[str, ...], hops: int, top: int, direction: st
         nodes = text_table(found.nodes.rows(), list(found.nodes.headline))
         text = f"{len(found.nodes)} nodes\n{nodes}\n\n{found.edges.total} edges\n"
         view.show_data(found.to_dict(), text + text_table(found.edges.rows(), list(found.edges.headline)))
-        notes(found.edges)
+        notes(found.edges, of="edges")
 
 
 @click.group()
@@ -162,8 +169,8 @@ def cluster_show(view: View, path: str) -> None:
             f"{name}\n{text_table(part.rows(), list(part.headline))}" for name, part in lists.items() if len(part)
         ]
         view.show_data(card.to_dict(), "\n\n".join([text_table([card.about]), *tables]))
-        for part in lists.values():
-            notes(part)
+        for name, part in lists.items():
+            notes(part, of=name.lower())
 
 
 @cluster.command("members", epilog="Example: atlas cluster members 158.4 --limit 0")

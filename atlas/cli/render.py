@@ -52,12 +52,12 @@ def show_data(data: Any, text: str, view: View) -> None:
             out.write("\n")
 
 
-def notes(answer: Answer) -> None:
-    """Say on stderr what limits the answer."""
+def notes(answer: Answer, *, of: str = "") -> None:
+    """Say on stderr what limits the answer; `of` names its table where several are shown."""
     for warning in answer.warnings:
         click.echo(f"note: {warning}", err=True)
     if answer.cut:
-        click.echo(f"note: {len(answer)} of {answer.total} rows; --limit 0 shows all", err=True)
+        click.echo(f"note: {len(answer)} of {answer.total} {of or 'rows'}; --limit 0 shows all", err=True)
 
 
 def text_table(rows: list[Row], columns: list[str] | None = None) -> str:

@@ -23,7 +23,7 @@ def info(atlas: Atlas) -> dict[str, object]:
         "neurons_per_layer": atlas.d_mlp,
         **atlas.free(_LABELLED, {}).rows()[0],
         "edge_method": meta.get("edge_method"),
-        "edge_truncation": meta.get("edge_truncation"),
+        "edge_truncation": meta.get("edge_truncation") or "unknown",
         "graphs": atlas.free(_GRAPHS, {}).rows()[0],
         "tables": row_counts(atlas.con),
         "missing_tables": sorted(atlas.missing),

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, overload
 
 import duckdb
 
@@ -127,6 +127,32 @@ class Atlas:
 
         return fires_on(self, tokens, polarity=polarity, at_least=at_least, limit=limit)
 
+    @overload
+    def edges(
+        self,
+        sources: Selection | None = None,
+        targets: Selection | None = None,
+        *,
+        min_weight: float = 0.0,
+        min_count: int = 1,
+        group_by: None = None,
+        level: None = None,
+        limit: int | None = 50,
+    ) -> Edges: ...
+
+    @overload
+    def edges(
+        self,
+        sources: Selection | None = None,
+        targets: Selection | None = None,
+        *,
+        min_weight: float = 0.0,
+        min_count: int = 1,
+        group_by: Literal["cluster"],
+        level: int | None = None,
+        limit: int | None = 50,
+    ) -> Answer: ...
+
     def edges(
         self,
         sources: Selection | None = None,
@@ -135,18 +161,21 @@ class Atlas:
         min_weight: float = 0.0,
         min_count: int = 1,
         group_by: Literal["cluster"] | None = None,
+        level: int | None = None,
         limit: int | None = 50,
-    ) -> Edges | Answer:
+    ) -> Answer:
         """Edges between two selections (None = any neuron), strongest first; `.by_cluster()` and `.matrix()`.
 
-        group_by="cluster" collapses them to the finest modules of their ends, as `.by_cluster()` does.
+        group_by="cluster" collapses them to modules of a level (1 = top, None = finest), as `.by_cluster()` does.
         """
         from atlas.query.circuits import edges
 
         if group_by not in (None, "cluster"):
             raise InputError(f"cannot group edges by {group_by!r}; use group_by='cluster' or leave it out")
+        if level is not None and group_by is None:
+            raise InputError(f"level {level} is of modules; add group_by='cluster' or leave it out")
         found = edges(self, sources, targets, min_weight=min_weight, min_count=min_count, limit=limit)
-        return found.by_cluster(limit=limit) if group_by else found
+        return found.by_cluster(level, limit=limit) if group_by else found
 
     def ego(
         self, selection: Selection, *, hops: int = 1, top: int = 10, direction: str = "both", limit: int | None = None
@@ -260,11 +289,12 @@ class Atlas:
     def truncation(self) -> tuple[str, ...]:
         """A warning when the edges were cut to the strongest of each neuron, or when nobody recorded whether."""
         cut = self.metadata.get("edge_truncation")
-        if cut is None:
+        if not cut:
             return (
-                "whether edges were truncated is not recorded in this file: in-degrees and totals may be too small",
+                f"edge truncation is unknown ({self.name} has no metadata edge_truncation): "
+                "in-degrees, shares and totals may be too small",
             )
-        if cut.lower() in ("none", "", "0", "null"):
+        if cut.lower() in ("none", "0", "null"):
             return ()
         return (f"edges were truncated ({cut}): in-degrees, shares and totals are of the edges kept",)
 

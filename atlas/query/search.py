@@ -40,11 +40,8 @@ def search(
 ) -> Answer:
     """Columns of label_search; InputError for an empty query or a regular expression that does not parse."""
     _require(query, mode, field)
-    where = where or Where()
-    if not isinstance(where, Where):
-        raise InputError(
-            f"where is {where!r}; use atlas.query.search.Where(layers=(0, 5), cluster='1.2', type=..., source=...)"
-        )
+    where = Where() if where is None else where
+    _require_where(where)
     warnings = atlas.require("labels") if where.type or where.source else ()
     if where.cluster is not None:
         atlas.require_cluster(where.cluster)
@@ -78,6 +75,24 @@ def _require(query: str, mode: str, field: str) -> None:
         raise InputError("empty query; give words such as 'aspirin' or a regular expression with mode 'regex'")
     if mode == "words" and not re.search(r"[^\W_]", query):
         raise InputError(f"no letter or digit in {query!r}; to search for signs use mode 'regex'")
+
+
+def _require_where(where: object) -> None:
+    if not isinstance(where, Where):
+        found, layers = f"a {type(where).__name__}, {where!r}", None
+    else:
+        found, layers = repr(where), where.layers
+        texts = all(text is None or isinstance(text, str) for text in (where.cluster, where.type, where.source))
+        if texts and (layers is None or _is_pair(layers)):
+            return
+    raise InputError(
+        f"where is {found}; use atlas.query.search.Where(layers=(0, 5), cluster='1.2', type='lexical', source='llm'), "
+        "with any of them left out"
+    )
+
+
+def _is_pair(layers: object) -> bool:
+    return isinstance(layers, tuple | list) and len(layers) == 2 and all(isinstance(layer, int) for layer in layers)
 
 
 def _require_regex(atlas: Atlas, query: str) -> None:

@@ -92,5 +92,5 @@ def _truncation(atlas: Atlas) -> tuple[str, ...]:
     return (
         f"token statistics keep the {meta['token_stats_keep']} strongest tokens per neuron and sign; "
         f"{int(meta['token_stats_dropped_firings']):,} firings of {int(meta['token_stats_dropped_rows']):,} "
-        "(neuron, sign, token) were dropped",
+        "(neuron, token) pairs were dropped",
     )

@@ -5,7 +5,8 @@
 -- precision = n / all strong firings of the neuron with that sign; lift = precision / the tokens' share of the corpus;
 -- mean and peak (farthest from 0) of the activation; tokens = those it fires on; strength = sum of |activation| over
 -- these firings / occurrences of the token, as a share of the neuron's peak of that sign, averaged over the texts;
--- label = the input label of that sign, else the neuron's. Ordered by strength * log2(1 + lift).
+-- label = the input label of that sign (manual, then written, then rule), else neurons.label.
+-- Ordered by strength * log2(1 + lift).
 -- Try: FROM fires_on(['dog'], max_rows := 3)
 CREATE OR REPLACE MACRO fires_on(of_tokens, of_polarity := NULL, at_least := 1, max_rows := 20) AS TABLE
 WITH matched AS (
@@ -37,8 +38,10 @@ WITH matched AS (
     GROUP BY f.layer, f.neuron, f.polarity
     HAVING sum(f.n) >= at_least
 ), names AS (
-    SELECT layer, neuron, polarity, min_by(label, (CASE WHEN source = 'manual' THEN 0 WHEN starts_with(source, 'rule:') THEN 2
-        ELSE 1 END, -coalesce(score, 0), source, run)) AS label
+    SELECT layer, neuron, polarity, min_by(label, (
+        CASE WHEN source = 'manual' THEN 0 WHEN starts_with(source, 'rule:') THEN 2 ELSE 1 END,
+        CASE interpretability WHEN 'high' THEN 0 WHEN 'medium' THEN 1 ELSE 2 END,
+        -coalesce(score, 0), source, coalesce(run, ''), label)) AS label
     FROM labels WHERE "pass" = 'input' AND status = 'ok' GROUP BY layer, neuron, polarity
 ), spread AS (
     SELECT (SELECT sum(seen) FROM distinct_tokens) / nullif((SELECT sum("count") FROM vocab), 0) AS share

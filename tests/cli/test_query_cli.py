@@ -5,8 +5,10 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -99,7 +101,8 @@ def test_limits_say_what_they_cut(capsys: pytest.CaptureFixture[str]) -> None:
         (["neuron", "L9/N0"], 2, "layers 0..2"),
         (["neuron", "dog"], 2, "cannot read a neuron"),
         (["cluster", "show", "9.9"], 2, "no module '9.9'"),
-        (["fires-on", "dgo"], 2, "' dog'"),
+        (["fires-on", "dgo"], 2, "nearest: ' dog'"),
+        (["edges", "label:dog", "layer:1"], 2, "use --from and --to: atlas edges --from label:dog --to layer:1"),
         (["search", "(", "--mode", "regex"], 2, "not a regular expression"),
         (["search", ""], 2, "empty query"),
         (["search", "dog", "--layers", "x"], 2, "cannot read layers"),
@@ -176,6 +179,60 @@ def test_a_closed_pipe_is_quiet(file: Path) -> None:
     assert done.stdout.strip() == "range" and done.stderr == ""
 
 
-def test_edges_with_stray_selections_says_where_they_go(small: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
-    code, _, err = run(capsys, "edges", "label:dog", "layer:1", "--atlas", str(small))
-    assert code == 2 and "--from label:dog --to layer:1" in err
+def test_a_search_without_rows_says_what_to_try(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "search", "zzz")
+    assert (code, out) == (0, "(no rows)\n")
+    assert err.startswith("note: no label matches") and "trailing *" in err and "--mode regex" in err
+    assert "--mode regex" not in run(capsys, "search", "zzz", "--mode", "regex")[2]
+    assert run(capsys, "search", "zzz", "--format", "json")[1] == "[]\n"
+    assert run(capsys, "search", "dog")[2] == ""
+
+
+def test_notes_name_their_table(capsys: pytest.CaptureFixture[str]) -> None:
+    err = run(capsys, "cluster", "show", "1", "--limit", "1")[2]
+    assert err.splitlines() == [
+        "note: 1 of 2 parts; --limit 0 shows all",
+        "note: 1 of 5 members; --limit 0 shows all",
+    ]
+    assert "edges; --limit 0" in run(capsys, "ego", "1_2", "--limit", "1")[2]
+
+
+def test_an_unknown_truncation_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    silent = write_atlas(tmp_path / "silent.duckdb", small_tables(), edge_truncation="")
+    _, out, err = run(capsys, "info", "--atlas", str(silent))
+    assert "truncation unknown" in out and err.startswith("note: edge truncation is unknown (silent.duckdb")
+    _, out, err = run(capsys, "info")
+    assert "truncation none" in out and err == ""
+
+
+class _Interrupted(io.StringIO):
+    def read(self, size: int | None = -1) -> str:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_question_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", _Interrupted())
+    assert run(capsys, "sql", "-") == (130, "", "\natlas: interrupted\n")  # click ends the line of ^C
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_an_interrupted_build_says_that_it_goes_on(tmp_path: Path) -> None:
+    script = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from atlas.cli.main import main; main(sys.argv[1:])"
+    )
+    recipe = tmp_path / "recipe.toml"
+    os.mkfifo(recipe)
+    command = [sys.executable, "-c", script, "build", str(recipe)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        pipe = None
+        while pipe is None and process.poll() is None:
+            try:
+                pipe = os.open(recipe, os.O_WRONLY | os.O_NONBLOCK)  # succeeds once the build waits for its recipe
+            except OSError:
+                time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=60)[1]
+    assert (process.returncode, err) == (130, "\natlas: interrupted; run the same command again to go on\n")

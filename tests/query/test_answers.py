@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import D_MLP, drawn, random_tables, small, small_tables  # noqa: F401
+from synthetic import D_MLP, drawn, random_tables, small, small_tables, write_atlas  # noqa: F401
 
 import atlas
 from atlas import InputError, N, NeuronId
@@ -458,7 +458,7 @@ def test_literals_are_read_back(value: Any) -> None:
 
 
 # -- findings of a review ----------------------------------------------------------------------------------------
-def test_fires_on_strength_and_the_label_of_its_own_sign(big: atlas.Atlas) -> None:
+def test_fires_on_ranks_by_strength(big: atlas.Atlas) -> None:
     token = next(
         r for r in DRAWN["vocab"] if r["count"] and any(t["token_id"] == r["token_id"] for t in DRAWN["token_stats"])
     )
@@ -474,30 +474,53 @@ def test_fires_on_strength_and_the_label_of_its_own_sign(big: atlas.Atlas) -> No
     rows = big.fires_on(token["token"], limit=None).rows()
     got = {(r["layer"], r["neuron"], r["polarity"]): r["strength"] for r in rows}
     assert got == pytest.approx({key: value / seen / peak[key] for key, value in total.items()}, rel=1e-5)
-    named = defaultdict(set)
-    for r in DRAWN["labels"]:
-        if r["pass"] == "input" and r["status"] == "ok":
-            named[r["layer"], r["neuron"], r["polarity"]].add(r["label"])
-    for r in rows:
-        own = named.get((r["layer"], r["neuron"], r["polarity"]))
-        assert own is None or r["label"] in own
     order = [r["strength"] * math.log2(1 + r["lift"]) for r in rows]
     assert order == sorted(order, reverse=True)
 
 
-def test_numpy_ids_and_wrong_types(a: atlas.Atlas) -> None:
-    import numpy as np
+def _triggers(key: tuple[int, int], polarity: int, label: str, source: str = "rule:tokens", **more: Any) -> Row:
+    row = SMALL["labels"][0] | {"layer": key[0], "neuron": key[1], "polarity": polarity, "label": label}
+    return row | {"source": source, "pass": "input", **more}
 
-    assert str(a.neuron(np.int64(5))) == str(a.neuron(5))
-    with pytest.raises(InputError, match=r"Where\(layers"):
-        a.search("dog", where={"cluster": "1"})  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="group_by='cluster'"):
-        a.edges(group_by="layer")  # type: ignore[arg-type]
+
+def test_fires_on_shows_the_label_of_its_own_sign(tmp_path: Path) -> None:
+    added = [
+        _triggers((0, 0), 1, "rule +"), _triggers((0, 0), 1, "unclear +", "llm", interpretability="low"),
+        _triggers((0, 0), 1, "written +", "llm"), _triggers((0, 0), 1, "other run +", "llm", run="r2", score=-1.0),
+        _triggers((0, 0), 1, "refused +", "manual", status="refused"),
+        _triggers((0, 0), 1, "output +", "manual") | {"pass": "output"},
+        _triggers((0, 0), -1, "rule -"), _triggers((0, 1), -1, "of the other sign", "manual"),
+        _triggers((0, 2), 1, "written", "llm"), _triggers((0, 2), 1, "by hand", "manual", interpretability="low"),
+    ]  # fmt: skip
+    shown = {}
+    for name, labels in (("there", added), ("back", added[::-1])):
+        path = write_atlas(tmp_path / f"{name}.duckdb", {**small_tables(), "labels": labels})
+        with atlas.open(path) as opened:
+            rows = opened.fires_on("dog", "cat").rows()
+            shown[name] = {(r["layer"], r["neuron"], r["polarity"]): r["label"] for r in rows}
+    expected = {(0, 0, 1): "written +", (0, 0, -1): "rule -", (0, 1, 1): "cat words", (0, 2, 1): "by hand"}
+    assert shown == {"there": expected, "back": expected}
+
+
+@pytest.mark.parametrize("where", [{}, {"cluster": "1"}, [], "1.1", (0, 5), 0, Where(layers=3), Where(cluster=1)])  # type: ignore[arg-type]
+def test_where_of_a_wrong_type_says_what_it_is(a: atlas.Atlas, where: Any) -> None:
+    with pytest.raises(InputError, match=r"use atlas\.query\.search\.Where\(layers"):
+        a.search("dog", where=where)
+
+
+def test_edges_grouped_by_cluster(a: atlas.Atlas) -> None:
     assert a.edges(group_by="cluster").fetchall() == a.edges().by_cluster().fetchall()
+    top = a.edges("0_0", min_count=2, group_by="cluster", level=1, limit=1)
+    assert top.fetchall() == a.edges("0_0", min_count=2).by_cluster(1, limit=1).fetchall() != []
+    with pytest.raises(InputError, match="group_by='cluster'"):
+        a.edges(group_by="layer")  # type: ignore[call-overload]
+    with pytest.raises(InputError, match="add group_by='cluster'"):
+        a.edges(level=1)  # type: ignore[call-overload]
 
 
 def test_swapped_letters_are_near(a: atlas.Atlas) -> None:
-    assert a.ask("near_tokens", {"of_token": "dgo", "max_rows": 1}).rows()[0]["distance"] == 1
+    near = a.ask("near_tokens", {"of_token": "dgo", "max_rows": 2}).rows()
+    assert [(r["token"], r["distance"]) for r in near] == [(" dog", 1), ("dog", 1)]  # the commoner one first
 
 
 def test_df_without_pandas_says_what_to_install(a: atlas.Atlas, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,22 @@ def test_truncated_edges_carry_a_warning(tmp_path: Path) -> None:
             assert "top 10 per neuron" in warnings[0]
 
 
+def test_a_file_that_does_not_say_whether_edges_were_truncated(foreign: Path, small: Path) -> None:  # noqa: F811
+    with atlas.open(foreign) as a, atlas.open(small) as ours:
+        assert "unknown" in a.truncation()[0] and a.info()["edge_truncation"] == "unknown"
+        assert a.edges().warnings == a.truncation() == a.cluster("1").neighbours.warnings
+        assert (ours.truncation(), ours.info()["edge_truncation"]) == ((), "none")
+
+
+def test_dropped_token_statistics_are_a_sentence(tmp_path: Path) -> None:
+    facts = {"token_stats_keep": 200, "token_stats_dropped_firings": 142667, "token_stats_dropped_rows": 91271}
+    with atlas.open(write_atlas(tmp_path / "a.duckdb", small_tables(), **facts)) as a:
+        assert a.tokens("0_0").warnings == a.fires_on(" aspirin").warnings == (
+            "token statistics keep the 200 strongest tokens per neuron and sign; "
+            "142,667 firings of 91,271 (neuron, token) pairs were dropped",
+        )  # fmt: skip
+
+
 def test_mixed_evaluations_carry_a_warning(tmp_path: Path) -> None:
     tables = small_tables()
     tables["pruning"][0]["eval_id"] = "e2"

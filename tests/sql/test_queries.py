@@ -85,6 +85,17 @@ def test_the_stored_macros_run_without_this_package(small: Path) -> None:  # noq
     con.close()
 
 
+def test_the_stored_macros_say_what_they_mean(small: Path) -> None:  # noqa: F811
+    con = duckdb.connect(str(small), read_only=True)
+    kind = "function_type = 'table_macro' AND NOT internal"
+    found = dict(con.execute(f"SELECT function_name, comment FROM duckdb_functions() WHERE {kind}").fetchall())
+    con.close()
+    assert set(found) == {p.stem for p in FILES}
+    for path in FILES:
+        lines = [line for line in header(path.read_text(encoding="utf-8")) if not line.startswith("Try:")]
+        assert found[path.stem] == " ".join(lines)
+
+
 @pytest.mark.parametrize("query", FAMILIAR)
 def test_the_familiar_queries_run(con: duckdb.DuckDBPyConnection, query: str) -> None:
     assert con.execute(query).fetchall()
