@@ -32,7 +32,7 @@ from atlas.store.connection import Limits, explain_failure, open_reader, open_wr
 from atlas.store.content import content_hash
 from atlas.store.ledger import Ingested, now, record, set_metadata
 from atlas.store.ledger import step_keys as ledger_keys
-from atlas.store.schema import apply_schema, newest_version, schema_version, store_macros
+from atlas.store.schema import apply_schema, newest_version, schema_version
 from atlas.store.write import transaction
 
 
@@ -224,7 +224,6 @@ def _describe(context: Context, options: BuildOptions) -> None:
         facts |= {f"recipe.{key}": value for key, value in context.recipe.parameters().items()}
         machine = {"created": now().isoformat(timespec="seconds"), "build_command": options.command}
         set_metadata(context.con, {**facts, **machine})
-    store_macros(context.con)
 
 
 def _verified_hash(file: Path) -> str:

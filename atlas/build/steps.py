@@ -15,7 +15,7 @@ from typing import Any, Literal
 from atlas.build.context import Context, key_of
 from atlas.build.recipe import Recipe
 from atlas.shards import Shard
-from atlas.store.sqlfiles import sql_text
+from atlas.store.sqlfiles import sql_files, sql_text
 
 SHORTEST_PROMPT = 4  # a prompt shorter than this many tokens says nothing about circuits
 
@@ -307,6 +307,14 @@ def table_neurons(context: Context) -> int:
     return assemble_neurons(context.con) + assemble_clusters(context.con)
 
 
+def table_macros(context: Context) -> int:
+    """The questions of sql/queries -> macros stored in the file."""
+    from atlas.store.schema import store_macros
+
+    store_macros(context.con)
+    return len(sql_files("queries"))
+
+
 def _relp(recipe: Recipe) -> bool:
     return recipe.relp.graphs > 0
 
@@ -435,6 +443,13 @@ STEPS: tuple[Step, ...] = (
         table_neurons,
         ("table:pruning", "table:infomap", "table:labels", "table:exemplars", "table:edges", "table:cooccurrence"),
         sql=("neurons", "clusters"),
+    ),
+    Step(
+        "table:macros",
+        "macros",
+        "table",
+        table_macros,
+        parameters=lambda _: [path.read_text(encoding="utf-8") for path in sql_files("queries")],
     ),
 )
 

@@ -33,13 +33,12 @@ def apply_schema(con: duckdb.DuckDBPyConnection, *, d_mlp: int) -> None:
 
 
 def store_macros(con: duckdb.DuckDBPyConnection) -> None:
-    """Store the macros of sql/queries in the file, so that any DuckDB client can call them."""
-    with transaction(con):
-        for path in sql_files("queries"):
-            text = path.read_text(encoding="utf-8")
-            meaning = " ".join(line for line in header(text) if not line.startswith("Try:")).replace("'", "''")
-            con.execute(text)
-            con.execute(f"COMMENT ON MACRO TABLE {path.stem} IS '{meaning}'")
+    """Store the macros of sql/queries in the file, with comments, so that any DuckDB client can call them."""
+    for path in sql_files("queries"):
+        text = path.read_text(encoding="utf-8")
+        meaning = " ".join(line for line in header(text) if not line.startswith("Try:")).replace("'", "''")
+        con.execute(text)
+        con.execute(f"COMMENT ON MACRO TABLE {path.stem} IS '{meaning}'")
 
 
 def schema_version(con: duckdb.DuckDBPyConnection) -> int:

@@ -8,6 +8,7 @@ lists, writing them), so it is also timed on half of the corpus: ratio_marginal 
 
     python scripts/bench/activations.py --quick
     python scripts/bench/activations.py --repeats 7 --workers 4
+    python scripts/bench/activations.py --model FOLDER --corpus stories.json
 """
 
 from __future__ import annotations
@@ -65,17 +66,23 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the demo-sized model only, under 50 s on 2 cores")
     parser.add_argument("--repeats", type=int, default=2, help="rounds that count, after one that does not")
     parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8), help="threads that run batches")
+    parser.add_argument("--model", type=Path, help="a model folder of your own instead")
+    parser.add_argument("--corpus", type=Path, help="its corpus")
+    parser.add_argument("--fire-quantile", type=float, default=0.98, help="of --model (0.98 as in recipes)")
     args = parser.parse_args()
+    if (args.model is None) != (args.corpus is None):
+        parser.error("--model and --corpus belong together")
     found = {}
-    for make in [demo] if args.quick else [demo, large]:
+    cases = [lambda: own(args)] if args.model else [demo] if args.quick else [demo, large]
+    for make in cases:
         case = make()
         found[case.name] = run(case, args.repeats, args.workers)
     print(json.dumps(summary(found, args.workers)))
 
 
 def summary(found: dict[str, dict[str, Any]], workers: int) -> dict[str, Any]:
-    """Take the ratios of the demo-sized model, and everything by model."""
-    first = found["demo"]
+    """Take the ratios of the first model, and everything by model."""
+    first = next(iter(found.values()))
     return {
         **{key: first[key] for key in ("ratio_to_bare_forward", "ratio_marginal", "ratio_gradients", "noise")},
         "by_model": found,
@@ -95,6 +102,14 @@ def demo() -> Case:
     else:
         corpus, adapter = random_corpus(2000, 40, 500), random_llama(4, 96, 384, 500)
     return Case("demo", adapter, corpus, part(corpus, 200), options)
+
+
+def own(args: argparse.Namespace) -> Case:
+    """Take a model and a corpus from files; 1/15 of the documents calibrate."""
+    options = activations.ActivationOptions(fire_quantile=args.fire_quantile)
+    corpus = read_corpus(args.corpus)
+    adapter = load_model(args.model, device="cpu")
+    return Case(args.model.name, adapter, corpus, part(corpus, max(len(corpus.documents) // 15, 1)), options)
 
 
 def large() -> Case:
