@@ -529,3 +529,14 @@ def test_df_without_pandas_says_what_to_install(a: atlas.Atlas, monkeypatch: pyt
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install pandas"):
         a.search("dog").df()
+
+
+def test_top_tokens_are_those_with_the_largest_expected_activation(big: atlas.Atlas) -> None:
+    seen = {v["token_id"]: v["count"] for v in DRAWN["vocab"]}
+    key = next((r["layer"], r["neuron"]) for r in DRAWN["token_stats"])
+    mine = [r for r in DRAWN["token_stats"] if (r["layer"], r["neuron"]) == key and seen[r["token_id"]]]
+    for sign in (1, -1):
+        expected = sorted((abs(r["sum"]) / seen[r["token_id"]] for r in mine if r["polarity"] == sign), reverse=True)
+        values = {"of_layer": key[0], "of_neuron": key[1], "max_rows": None}
+        rows = [r for r in big.ask("neuron_top_tokens", values).rows() if r["polarity"] == sign]
+        assert [r["expected"] for r in rows] == pytest.approx(expected)
