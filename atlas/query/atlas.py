@@ -136,7 +136,6 @@ class Atlas:
         min_weight: float = 0.0,
         min_count: int = 1,
         group_by: None = None,
-        level: None = None,
         limit: int | None = 50,
     ) -> Edges: ...
 
@@ -149,7 +148,6 @@ class Atlas:
         min_weight: float = 0.0,
         min_count: int = 1,
         group_by: Literal["cluster"],
-        level: int | None = None,
         limit: int | None = 50,
     ) -> Answer: ...
 
@@ -161,21 +159,18 @@ class Atlas:
         min_weight: float = 0.0,
         min_count: int = 1,
         group_by: Literal["cluster"] | None = None,
-        level: int | None = None,
         limit: int | None = 50,
     ) -> Answer:
         """Edges between two selections (None = any neuron), strongest first; `.by_cluster()` and `.matrix()`.
 
-        group_by="cluster" collapses them to modules of a level (1 = top, None = finest), as `.by_cluster()` does.
+        group_by="cluster" collapses them to the finest modules; `.by_cluster(level)` to those of a level.
         """
         from atlas.query.circuits import edges
 
         if group_by not in (None, "cluster"):
             raise InputError(f"cannot group edges by {group_by!r}; use group_by='cluster' or leave it out")
-        if level is not None and group_by is None:
-            raise InputError(f"level {level} is of modules; add group_by='cluster' or leave it out")
         found = edges(self, sources, targets, min_weight=min_weight, min_count=min_count, limit=limit)
-        return found.by_cluster(level, limit=limit) if group_by else found
+        return found.by_cluster(limit=limit) if group_by else found
 
     def ego(
         self, selection: Selection, *, hops: int = 1, top: int = 10, direction: str = "both", limit: int | None = None
