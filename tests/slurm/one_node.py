@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +32,6 @@ SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge/socket
-CryptoType=crypto/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -153,14 +152,14 @@ def _configure(folder: Path) -> None:
         cpus=CPUS,
         memory=MEMORY_MB,
     )
-    version = tuple(
-        map(int, subprocess.check_output([str(_find("slurmctld")), "-V"], text=True).split()[1].split(".")[:2])
-    )
-    if version >= (23, 2):
-        text = text.replace("CryptoType=crypto/munge\n", "CredType=cred/munge\n")
-    if version >= (23, 11):  # before, cgroups are left alone when no plugin asks for them
+    if _version() >= (23, 11):  # before, cgroups are left alone when no plugin asks for them
         (folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
     (folder / "slurm.conf").write_text(text)
+
+
+def _version() -> tuple[int, ...]:
+    words = subprocess.check_output([str(_find("slurmctld")), "-V"], text=True).split()  # "slurm-wlm 22.05.8"
+    return tuple(int(part) for part in words[-1].split(".")[:2])
 
 
 def _free_ports(count: int) -> list[int]:
@@ -179,7 +178,7 @@ def _start_munged(stack: ExitStack, folder: Path, environment: Mapping[str, str]
     options = [f"--{option}={place / name}" for option, name in names.items()]
     command = [str(_find("munged")), "--foreground", "--force", *options]
     process = stack.enter_context(_daemon(command, folder / "munged.log", environment))
-    _await(lambda: (place / "socket").exists(), process, folder / "munged.log")
+    _await((place / "socket").exists, process, folder / "munged.log")
 
 
 @contextmanager
@@ -200,7 +199,7 @@ def _daemon(command: list[str], log: Path, environment: Mapping[str, str]) -> It
             process.wait()
 
 
-def _await(ready, process: subprocess.Popen[bytes], log: Path, seconds: float = 20) -> None:
+def _await(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not ready():
         if process.poll() is not None or time.monotonic() > end:
