@@ -2,7 +2,8 @@
 
 A shard is a folder `shard-00003-of-00016` of Parquet files (one per table of tables.SHARDS) and a marker `_DONE.json`
 with row counts and hashes. It is written under a temporary name and renamed, so a killed worker leaves nothing that a
-merge would read.
+merge would read. A merge reads one complete set: every shard of one count, all of one fingerprint. Workers of one
+folder share nothing else: none waits for another, and two that make the same shard keep the first.
 """
 
 from __future__ import annotations
@@ -10,11 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
+import threading
+import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from errno import EEXIST, ENOTEMPTY
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +32,12 @@ from atlas.errors import ShardError
 from atlas.tables import SHARDS
 
 MARKER = "_DONE.json"
+BEAT_S = 30  # a worker touches the folder it writes this often,
+SILENT_S = 600  # and one silent for longer is dead: 20 beats, more than clocks of a cluster differ
+_FOLDER = re.compile(r"shard-(\d{5})-of-(\d{5})")
+_DRAFT = re.compile(r"\.shard-(\d{5})-of-(\d{5})\.(.+)\.(\d+)\.[0-9a-f]{8}\.tmp")
+_FAILURE = re.compile(r"shard-(\d{5})-of-(\d{5})\.failed\.json")
+_KEYED = re.compile(r".+-([0-9a-f]{12})")  # <step>-<first digits of the fingerprint>
 # Columns with few values, written with a dictionary; building one for the others only costs time (half of writing).
 REPEATED = frozenset({"layer", "polarity", "stratum", "direction", "polarity_source", "kind", "metric", "dtype"})
 
@@ -64,77 +77,145 @@ class ShardDraft:
         self.rows[table] = data.num_rows
 
 
+@dataclass(frozen=True)
+class ShardSet:
+    """What a folder holds of one count: indexes in order; a failed shard is also missing."""
+
+    of: int
+    done: tuple[int, ...] = ()
+    running: tuple[int, ...] = ()
+    failures: tuple[tuple[int, str], ...] = ()  # index, error
+
+    @property
+    def complete(self) -> bool:
+        """Whether a merge can read it."""
+        return len(self.done) == self.of
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """What nobody has made and nobody is making."""
+        there = {*self.done, *self.running}
+        return tuple(index for index in range(self.of) if index not in there)
+
+
 @contextmanager
 def new_shard(root: Path, shard: Shard) -> Iterator[ShardDraft]:
-    """Write a shard under a temporary name; rename it when the block ends without an error."""
+    """Write a shard under a temporary name; rename it when the block ends without an error.
+
+    When another worker has finished the same shard meanwhile, its files stay and these are dropped.
+    """
     root.mkdir(parents=True, exist_ok=True)
-    for left in root.glob(f".{shard.name}.*.tmp"):  # a killed worker's
-        shutil.rmtree(left)
-    draft = ShardDraft(root / f".{shard.name}.{uuid.uuid4().hex[:8]}.tmp")
+    _remove_dead_drafts(root)
+    draft = ShardDraft(root / f".{shard.name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     draft.folder.mkdir()
     try:
-        yield draft
-        _finish(draft, shard)
-        final = root / shard.name
-        if final.exists():
-            shutil.rmtree(final)
-        draft.folder.rename(final)
+        with _heartbeat(draft.folder):
+            yield draft
+            _finish(draft, shard)
+        _put(draft.folder, root, shard)
         _sync(root)
+        _failure_file(root, shard).unlink(missing_ok=True)
     finally:
         if draft.folder.exists():
             shutil.rmtree(draft.folder)
 
 
 def is_done(root: Path, shard: Shard) -> bool:
-    """Whether this very shard (same fingerprint) is complete."""
-    marker = root / shard.name / MARKER
-    return marker.exists() and json.loads(marker.read_text())["fingerprint"] == shard.fingerprint
+    """Whether this very shard (same fingerprint) is complete; ShardError when it is that of another measurement."""
+    folder = root / shard.name
+    if not (folder / MARKER).exists():
+        return False
+    _check_fingerprint(folder, _marker(folder)["fingerprint"], shard.fingerprint)
+    return True
+
+
+def note_failure(root: Path, shard: Shard, error: BaseException) -> None:
+    """Leave `shard-IIIII-of-NNNNN.failed.json` for `atlas measure status`; the shard's success removes it.
+
+    A disk too full for it leaves none: the worker's own message is then the only one.
+    """
+    facts = {
+        "error": type(error).__name__,
+        "message": str(error),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+    }
+    with suppress(OSError):
+        root.mkdir(parents=True, exist_ok=True)
+        write_whole(_failure_file(root, shard), json.dumps(facts, indent=1))
+
+
+def shard_sets(root: Path, fingerprint: str | None = None) -> list[ShardSet]:
+    """What `root` holds, one set a count, smallest count first; [] for a folder that is empty or absent.
+
+    ShardError when a finished shard is not of `fingerprint`, or not of the one in the folder's name.
+    """
+    done, running, failures = _finished(root, fingerprint), _drafts(root), _failures(root)
+    counts = sorted({of for of, _ in [*done, *running, *failures]})
+    return [
+        ShardSet(
+            of,
+            tuple(sorted(index for n, index in done if n == of)),
+            tuple(sorted({index for n, index in running if n == of and (n, index) not in done})),
+            tuple(sorted((i, text) for (n, i), text in failures.items() if n == of and (n, i) not in done)),
+        )
+        for of in counts
+    ]
+
+
+def count_to_measure(sets: Sequence[ShardSet], usual: int) -> int:
+    """The count whose missing shards to measure: a complete set's, else the only one begun, else `usual`."""
+    whole = [found.of for found in sets if found.complete]
+    begun = [found.of for found in sets if found.done]
+    if whole:
+        return whole[0]
+    return begun[0] if len(begun) == 1 else usual
 
 
 def read_marker(folder: Path) -> dict[str, Any]:
     """The completion marker of one shard folder, after checking every file against it."""
-    try:
-        marker: dict[str, Any] = json.loads((folder / MARKER).read_text())
-    except (OSError, ValueError) as error:
-        raise ShardError(
-            f"{folder} has no readable completion marker ({error}); delete it and rerun the build"
-        ) from error
+    marker = _marker(folder)
     for table, rows in marker["rows"].items():
         _verify(folder / f"{table}.parquet", rows)
     return marker
 
 
 def shard_files(root: Path, table: str) -> list[Path]:
-    """The files of one table over all shards of a complete measurement, in shard order.
+    """The files of one table over all shards of the complete set under `root`, in shard order.
 
-    Raises ShardError when a shard is missing, damaged or of another fingerprint than its neighbours.
+    Raises ShardError when no set is complete, when two are, and for a shard that is damaged or of another fingerprint.
     """
-    folders = sorted(p for p in root.glob("shard-*-of-*") if p.is_dir())
-    if not folders:
-        raise ShardError(f"no shards under {root}; rerun the build to measure them")
-    markers = [read_marker(folder) for folder in folders]
-    of, fingerprint = markers[0]["of"], markers[0]["fingerprint"]
-    if [m["index"] for m in markers] != list(range(of)) or any(m["of"] != of for m in markers):
-        raise ShardError(f"{root} holds {len(folders)} of {of} shards; rerun the build to measure the missing ones")
-    if any(m["fingerprint"] != fingerprint for m in markers):
-        raise ShardError(f"{root} mixes shards of different models or recipes; delete the folder and rerun the build")
-    return [folder / f"{table}.parquet" for folder in folders]
+    return [folder / f"{table}.parquet" for folder, _ in _complete_set(root)]
 
 
 def shard_facts(root: Path) -> dict[str, int]:
-    """The integer facts of all markers, added up (tokens, documents, rejected ...)."""
+    """The integer facts of all markers of the complete set, added up (tokens, documents, rejected ...)."""
     total: dict[str, int] = {}
-    for path in sorted(root.glob(f"shard-*-of-*/{MARKER}")):
-        for key, value in json.loads(path.read_text())["facts"].items():
+    for _, marker in _complete_set(root):
+        for key, value in marker["facts"].items():
             if isinstance(value, int):
                 total[key] = total.get(key, 0) + value
     return total
 
 
 def shard_rows(root: Path) -> int:
-    """Rows of all tables of all complete shards."""
-    markers = [json.loads(path.read_text()) for path in sorted(root.glob(f"shard-*-of-*/{MARKER}"))]
-    return sum(sum(marker["rows"].values()) for marker in markers)
+    """Rows of all tables of the complete set."""
+    return sum(sum(marker["rows"].values()) for _, marker in _complete_set(root))
+
+
+def markers_of(root: Path, of: int) -> list[dict[str, Any]]:
+    """Markers of the finished shards of one count, in shard order; their files are not looked at."""
+    return [_marker(root / Shard("", index, n).name) for n, index in sorted(_finished(root, None)) if n == of]
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file so that no reader, and no other writer of it, sees a part."""
+    part = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def file_sha256(path: Path) -> str:
@@ -156,6 +237,145 @@ def _finish(draft: ShardDraft, shard: Shard) -> None:
     (draft.folder / MARKER).write_text(json.dumps(marker, indent=1, sort_keys=True))
     for path in draft.folder.iterdir():
         _sync(path)
+
+
+def _complete_set(root: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Folders and verified markers of the one complete set, in shard order."""
+    sets = shard_sets(root)
+    whole = [found.of for found in sets if found.complete]
+    if len(whole) > 1:
+        names = " and ".join(map(str, whole))
+        raise ShardError(
+            f"{root} holds complete sets of {names} shards, a merge reads one; "
+            f"delete the folders shard-*-of-{whole[-1]:05d} and rerun the build"
+        )
+    if not whole:
+        begun = [f"{len(found.done)} of {found.of}" for found in sets if found.done] or ["no"]
+        raise ShardError(f"{root} holds {' and '.join(begun)} shards; rerun the build to measure the missing ones")
+    folders = [root / Shard("", index, whole[0]).name for index in range(whole[0])]
+    found = [(folder, read_marker(folder)) for folder in folders]
+    if len({marker["fingerprint"] for _, marker in found}) > 1:
+        raise ShardError(f"{root} mixes shards of different models or recipes; delete the folder and rerun the build")
+    return found
+
+
+def _finished(root: Path, fingerprint: str | None) -> set[tuple[int, int]]:
+    """(count, index) of the shards with a marker."""
+    named = _KEYED.fullmatch(root.name)
+    expected = fingerprint or (named and named[1]) or ""
+    found = set()
+    for path in root.glob(f"shard-*-of-*/{MARKER}"):
+        if name := _FOLDER.fullmatch(path.parent.name):
+            _check_fingerprint(path.parent, _marker(path.parent)["fingerprint"], expected)
+            found.add((int(name[2]), int(name[1])))
+    return found
+
+
+def _drafts(root: Path) -> set[tuple[int, int]]:
+    """(count, index) of the shards that a living worker writes."""
+    named = [(_DRAFT.fullmatch(path.name), path) for path in root.glob(".shard-*.tmp")]
+    return {(int(name[2]), int(name[1])) for name, path in named if name and _is_written(path)}
+
+
+def _failures(root: Path) -> dict[tuple[int, int], str]:
+    """(count, index) -> error of the shards whose last worker gave up."""
+    found = {}
+    for path in root.glob("shard-*.failed.json"):
+        name = _FAILURE.fullmatch(path.name)
+        with suppress(FileNotFoundError):  # a worker has just succeeded
+            if name:
+                facts = json.loads(path.read_text(encoding="utf-8"))
+                found[int(name[2]), int(name[1])] = f"{facts['error']}: {facts['message']} ({facts['host']})"
+    return found
+
+
+def _check_fingerprint(folder: Path, found: str, expected: str) -> None:
+    if not found.startswith(expected):
+        raise ShardError(
+            f"{folder} has fingerprint {found[:12]}, expected is {expected[:12]}: it was measured with another model, "
+            "corpus or recipe; delete it and measure again, or give the folder that belongs to this recipe"
+        )
+
+
+def _marker(folder: Path) -> dict[str, Any]:
+    try:
+        marker: dict[str, Any] = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ShardError(
+            f"{folder} has no readable completion marker ({error}); delete it and rerun the build"
+        ) from error
+    return marker
+
+
+def _put(draft: Path, root: Path, shard: Shard) -> None:
+    """Give a finished draft its name; the complete shard that another worker gave it first stays."""
+    final = root / shard.name
+    if final.exists() and not (final / MARKER).exists():  # emptied by hand
+        shutil.rmtree(final)
+    try:
+        draft.rename(final)
+    except OSError as error:
+        if error.errno not in (ENOTEMPTY, EEXIST):
+            raise
+        if not is_done(root, shard):  # which refuses a shard of another measurement under this name
+            raise
+
+
+def _remove_dead_drafts(root: Path) -> None:
+    for left in root.glob(".shard-*.tmp"):
+        if not _is_written(left):
+            shutil.rmtree(left, ignore_errors=True)  # another worker may be removing it too
+
+
+def _is_written(draft: Path) -> bool:
+    """Whether a worker still writes a draft: its process lives, as far as this host can know, and beats."""
+    name = _DRAFT.fullmatch(draft.name)
+    if name is None or (name[3] == _host() and not _is_alive(int(name[4]))):
+        return False
+    try:
+        return time.time() - draft.stat().st_mtime < SILENT_S
+    except FileNotFoundError:
+        return False
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _host() -> str:
+    """The host, and which of its process tables: containers of one host count their processes apart."""
+    try:
+        return f"{socket.gethostname()}-{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return socket.gethostname()
+
+
+@contextmanager
+def _heartbeat(folder: Path) -> Iterator[None]:
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(BEAT_S):
+            with suppress(OSError):  # one beat lost on a slow file system is no reason to give up the work
+                os.utime(folder)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _failure_file(root: Path, shard: Shard) -> Path:
+    return root / f"{shard.name}.failed.json"
 
 
 def _verify(path: Path, rows: int) -> None:

@@ -24,7 +24,8 @@ def test_files_in_shard_order_and_facts_added(tmp_path: Path) -> None:
     assert names == ["shard-00000-of-00003", "shard-00001-of-00003", "shard-00002-of-00003"]
     assert shard_facts(tmp_path) == {"tokens": 6}
     assert is_done(tmp_path, Shard("key", 1, 3))
-    assert not is_done(tmp_path, Shard("other", 1, 3))
+    with pytest.raises(ShardError, match="has fingerprint key, expected is other"):
+        is_done(tmp_path, Shard("other", 1, 3))
 
 
 @pytest.mark.parametrize("total", [0, 1, 7, 100])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +35,7 @@ class Context:
     device: str = "auto"
     keys: dict[str, str] = field(default_factory=dict)
     connection: duckdb.DuckDBPyConnection | None = None
+    shards_folder: Path | None = None  # where shards are, when not in `folder`
 
     @property
     def con(self) -> duckdb.DuckDBPyConnection:
@@ -110,11 +110,7 @@ class Context:
 
     def root(self, step: str) -> Path:
         """Folder of a measuring step's shards: the key is in its name, so parameters never mix."""
-        return self.folder / f"{step}-{self.keys[step][:12]}"
-
-    def shards(self, step: str, of: int = 1) -> Sequence[Shard]:
-        """The shards of a measuring step."""
-        return [Shard(self.keys[step], index, of) for index in range(of)]
+        return (self.shards_folder or self.folder) / f"{step}-{self.keys[step][:12]}"
 
     def measure_model(self, root: Path, shard: Shard) -> None:
         """Write the model's sizes as a shard without tables."""

@@ -7,7 +7,6 @@ atlas. A kill at any instant leaves the old atlas (or none) and a folder from wh
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -21,12 +20,13 @@ import duckdb
 
 from atlas import __version__
 from atlas.build.context import Context
+from atlas.build.measurement import explain, refuse_other_recipe, run_shard
 from atlas.build.preflight import check_resources, input_hashes
 from atlas.build.recipe import Recipe
 from atlas.build.steps import Step, step_keys, wanted_steps
-from atlas.errors import AtlasError, ResourceError, StoreError
+from atlas.errors import AtlasError, StoreError
 from atlas.progress import Progress, Quiet
-from atlas.shards import is_done, shard_facts, shard_rows
+from atlas.shards import Shard, count_to_measure, is_done, shard_facts, shard_rows, shard_sets
 from atlas.store.checks import run_checks
 from atlas.store.connection import Limits, explain_failure, open_reader, open_writer
 from atlas.store.content import content_hash
@@ -44,6 +44,7 @@ class BuildOptions:
     memory: str = "4GiB"  # DuckDB's limit for the table steps
     device: str = "auto"
     command: str | None = None  # noted in metadata for the registry of artifacts
+    shards: Path | None = None  # folder of the shards; the build folder by default
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def build(recipe: Recipe, *, options: BuildOptions | None = None, progress: Prog
     """
     options, progress = options or BuildOptions(), progress or Quiet()
     folder = recipe.build_folder
-    inputs = input_hashes(recipe, cache=folder / "inputs.json")
+    inputs = input_hashes(recipe, cache=(options.shards or folder) / "inputs.json")
     keys = step_keys(recipe, inputs)
     if _finished_keys(recipe.atlas_path) == _table_keys(keys) and not _working(folder).exists():
         progress.note(f"{recipe.atlas_path.name} is up to date")
@@ -70,28 +71,24 @@ def build(recipe: Recipe, *, options: BuildOptions | None = None, progress: Prog
     check_resources(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     workers = options.workers or os.cpu_count() or 1
-    context = Context(recipe, folder, progress, workers, options.device, keys)
+    context = Context(recipe, folder, progress, workers, options.device, keys, shards_folder=options.shards)
     try:
         with _only_builder(folder):
             return _build(context, options)
     except duckdb.Error as error:
         raise explain_failure(error, str(_working(folder))) from error
     except OSError as error:
-        raise _explain(error, folder) from error
-
-
-def _explain(error: OSError, folder: Path) -> AtlasError:
-    where = error.filename or folder
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return ResourceError(f"disk full while writing {where} ({error.strerror}); free space and run the build again")
-    return StoreError(f"{error.strerror or error}: {where}; mend that and run the build again")
+        raise explain(error, folder) from error
 
 
 def _build(context: Context, options: BuildOptions) -> BuildReport:
     done: list[str] = []
     _start_file(context)
     stale = _stale_tables(context)
-    for step in _measures_needed(context, stale):
+    needed = _measures_needed(context, stale)
+    for step in needed if options.shards else ():
+        refuse_other_recipe(context, step)
+    for step in needed:
         if _measure(context, step):
             done.append(step.name)
     limits = Limits(memory=options.memory, threads=context.workers, temp_folder=context.folder / "tmp")
@@ -158,14 +155,20 @@ def _measures_needed(context: Context, stale: list[Step]) -> list[Step]:
 
 
 def _missing(context: Context, step: Step) -> bool:
-    return not all(is_done(context.root(step.name), s) for s in context.shards(step.name, step.shards(context.recipe)))
+    return not any(found.complete for found in shard_sets(context.root(step.name), context.keys[step.name]))
 
 
 def _measure(context: Context, step: Step) -> bool:
-    root, ran = context.root(step.name), False
-    for shard in context.shards(step.name, step.shards(context.recipe)):
+    """Measure the shards that are missing, of the count that needs the fewest (count_to_measure)."""
+    root, usual, ran = context.root(step.name), step.shards(context.recipe), False
+    if not _missing(context, step):
+        return False
+    of = count_to_measure(shard_sets(root, context.keys[step.name]), usual)
+    if of != usual:
+        context.progress.note(f"{step.name}: completing the {of} shards that were begun (the recipe asks for {usual})")
+    for shard in (Shard(context.keys[step.name], index, of) for index in range(of)):
         if not is_done(root, shard):
-            step.run(context, root, shard)
+            run_shard(context, step, shard)
             ran = True
     return ran
 

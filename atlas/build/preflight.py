@@ -8,7 +8,7 @@ from pathlib import Path
 
 from atlas.build.recipe import Recipe
 from atlas.errors import InputError, ResourceError
-from atlas.shards import file_sha256
+from atlas.shards import file_sha256, write_whole
 
 # Bytes of shards and tables per neuron, with the default numbers of exemplars (40 windows of 17 floats and ids, 400
 # token rows, 40 logit-lens and 40 wiring rows), rounded up; measured 11 kB on stories260K. Twice: shards + file.
@@ -34,8 +34,9 @@ def input_hashes(recipe: Recipe, *, cache: Path) -> dict[str, str]:
     files = [*sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".model")), corpus]
     stamps = {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
     hashes = {path: known.get((path, *stamp)) or file_sha256(Path(path)) for path, stamp in stamps.items()}
-    if cache.parent.is_dir():
-        cache.write_text(json.dumps({path: [*stamps[path], value] for path, value in hashes.items()}, indent=1))
+    if cache.parent.is_dir() and known != {(path, *stamps[path]): value for path, value in hashes.items()}:
+        # whole: the workers of a cluster write it at the same time
+        write_whole(cache, json.dumps({path: [*stamps[path], value] for path, value in hashes.items()}, indent=1))
     return {Path(path).name if Path(path) != corpus else "corpus": value for path, value in hashes.items()}
 
 

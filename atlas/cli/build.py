@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,8 +17,9 @@ import click
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), help="Write the atlas here, not where the recipe says."
 )
+@click.option("--shards", type=click.Path(path_type=Path), metavar="DIR", help="Read and write shards there.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
-def build(*, recipe: Path, workers: int, memory: str, device: str, output: Path | None, quiet: bool) -> None:
+def build(*, recipe: Path, output: Path | None, quiet: bool, **how: Any) -> None:
     r"""Build the atlas of RECIPE (a TOML file), doing only what is missing or changed.
 
     Stop it at any moment and run it again: it goes on where it was.
@@ -37,7 +39,7 @@ def build(*, recipe: Path, workers: int, memory: str, device: str, output: Path 
     if output is not None:
         what = replace(what, atlas=str(output.resolve()))
     command = f"atlas build {recipe}"
-    options = BuildOptions(workers=workers, memory=memory, device=device, command=command)
+    options = BuildOptions(command=command, **how)
     report = run(what, options=options, progress=Quiet() if quiet else Lines())
     spent = time.monotonic() - start
     size = report.atlas.stat().st_size / 1e6

@@ -24,6 +24,7 @@ COMMANDS = {
     "check": ("atlas.cli.inspect:check", "Check an atlas; exit code 1 when a check fails."),
     "sql": ("atlas.cli.inspect:sql", "Any SELECT over tables and macros."),
     "build": ("atlas.cli.build:build", "Build an atlas from a recipe."),
+    "measure": ("atlas.cli.measure:measure", "Measure a model in shards, on many machines."),
     "export": ("atlas.cli.export:export", "Write an atlas in the formats of other tools."),
     "artifacts": ("atlas.cli.export:artifacts", "List the files a build makes."),
 }
@@ -83,7 +84,7 @@ def _run(arguments: list[str] | None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        building = (sys.argv[1:] if arguments is None else arguments)[:1] == ["build"]
+        building = (sys.argv[1:] if arguments is None else arguments)[:1] in (["build"], ["measure"])
         click.echo(f"atlas: interrupted{'; run the same command again to go on' if building else ''}", err=True)
         return 130
     except BrokenPipeError:  # the reader, for example `head`, has enough
