@@ -47,7 +47,7 @@ def seed_json(file: Path | None, output: Path, model: str | None, prompts: tuple
         click.echo(f"note: {note}", err=True)
 
 
-@export.command("graph-json", epilog="Example: atlas export graph-json --atlas data/demo.duckdb -o graphs --limit 10")
+@export.command("graph-json", epilog="Example: atlas export graph-json -o graphs --limit 10")
 @click.argument("source", required=False, type=click.Path(path_type=Path), metavar="[SHARDS_DIR|RECIPE]")
 @click.option("--atlas", "file", type=click.Path(path_type=Path), metavar="FILE", help="Atlas of labels and tokens.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")

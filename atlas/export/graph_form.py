@@ -90,7 +90,7 @@ def slug_of(graph_id: int, prompt: str) -> str:
     """Name of a graph's file: its id, its first words, and a hash of the whole prompt.
 
     >>> slug_of(3, "The dog runs, and runs.")
-    'graph-3-the-dog-runs-and-runs-f5e7b3'
+    'graph-3-the-dog-runs-and-runs-7ceb77'
     """
     words = "-".join(re.findall(r"[a-z0-9]+", prompt.lower()))[:40].strip("-")
     digest = hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:6]

@@ -25,7 +25,7 @@ from atlas.shards import MARKER, shard_files
 from atlas.tables import SHARDS
 
 _TABLES = ("graphs", "graph_nodes", "graph_edges", "graph_token_edges")
-_BATCH = 1 << 16  # rows decoded at once: 64 bytes each, 4 MB
+_BATCH = 1 << 14  # rows decoded at once, of about 40 bytes
 
 _Piece = tuple[int, str, pa.RecordBatch]  # graph_id, table, some of its rows
 
