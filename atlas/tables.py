@@ -30,7 +30,8 @@ SHARDS: dict[str, pa.Schema] = {
     # one row per neuron; s1..s4 = sums of a, a^2, a^3, a^4; abs_sum = sum |a|; n_active counts a > 0;
     # n_fired_pos counts a > fire_pos, n_fired_neg counts a < fire_neg (per-neuron thresholds from calibration);
     # hist: HIST_BINS + 2 counts over [hist_lo, hist_hi); calib_gate = sum r u act'(g), calib_up = sum r act(g)
-    # (wiring.md; ungated: calib_gate NULL, calib_up = sum r act'(z); post-norm: without r).
+    # (wiring.md; ungated: calib_gate NULL, calib_up = sum r act'(z); post-norm: without r); r = factor of the norm
+    # before the MLP; calib_out = sum of the factor of the norm on the MLP's output, NULL where there is none.
     "neuron_stats": _schema(
         **_NEURON,
         n_tokens=I64,
@@ -51,6 +52,7 @@ SHARDS: dict[str, pa.Schema] = {
         hist=pa.list_(I64),
         calib_gate=F64,
         calib_up=F64,
+        calib_out=F64,
     ),
     # stratum 0 = the strongest of that sign (rank 0 first); 1.. = a sample inside quantile strata, chosen by the
     # smallest priority (a hash of neuron, document and position). window = activations of the positions
@@ -255,6 +257,7 @@ TABLES: dict[str, pa.Schema] = {
         grad_s_a2g2=F64,
         grad_s_absag=F64,
         grad_s_ag2=F64,
+        calib_out=F64,
     ),
     "wiring": SHARDS["wiring"],
     "token_edges": _schema(kind=TEXT, token_id=I32, **_NEURON, **_EDGE_SUMS),

@@ -11,6 +11,7 @@ import queue
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +31,11 @@ from atlas.measure.batches import (
     shard_documents,
     work_in_order,
 )
-from atlas.measure.calibration import Calibration, Levels, calibrate
+from atlas.measure.calibration import Calibration, Levels, calibrate, not_finite
 from atlas.measure.candidates import Firings, Positions, Selector
 from atlas.measure.corpus import Corpus, context_length
 from atlas.measure.exemplars import Candidates, Exemplars, position_hash, priority
-from atlas.measure.tap import Reached, Tap, calibration_sums, tapped
+from atlas.measure.tap import Reached, Tap, Written, calibration_sums, output_factor_sum, tapped
 from atlas.models.adapter import Adapter
 from atlas.progress import Progress
 from atlas.shards import Shard, ShardDraft, new_shard
@@ -81,8 +82,8 @@ def measure(
     A shard is a contiguous range of blocks of `block_documents` documents. Position 0 of every context and BOS tokens
     are left out of all statistics, token counts and exemplars (with `skip_bos`); they do appear in windows. Rows are
     sorted by layer, neuron, polarity (+1 first), stratum, rank; by token id; by context id. calib_gate is NULL without
-    a gate; min and max are NULL for a shard without a counted position. Facts of the marker: documents,
-    documents_empty, contexts, tokens (BOS included), excluded_positions.
+    a gate, calib_out without a norm on the MLP's output; min and max are NULL for a shard without a counted position.
+    Facts of the marker: documents, documents_empty, contexts, tokens (BOS included), excluded_positions.
 
     Memory: 1.3 kB + 2 (top + strata * per_stratum) * (60 + 8 window) bytes a neuron and 0.5 kB a neuron and worker;
     30 bytes per distinct (neuron, sign, token) that fired; one batch a worker; calibration (calibration.py).
@@ -116,6 +117,7 @@ class _Found:
     sums: list[Tensor] = field(default_factory=list)  # [7, d_mlp] float64: moments, calibration sums
     firings: list[Firings] = field(default_factory=list)
     candidates: list[Candidates] = field(default_factory=list)
+    output_factors: list[float] = field(default_factory=list)  # empty without norms on the MLPs' outputs
 
 
 class _Pass:
@@ -134,6 +136,7 @@ class _Pass:
         self._selector = Selector(calibration, self._exemplars, top=options.top, window=options.window)
         self._tallies: queue.SimpleQueue[Tally] = queue.SimpleQueue()
         self._sums = np.zeros((spec.layers, 7, spec.d_mlp))
+        self._output_factors = np.zeros(spec.layers)
         self._tokens = [TokenLayer(spec.vocab) for _ in range(spec.layers)]
         self._token_counts = np.zeros(spec.vocab, dtype=np.int64)
         self._contexts: dict[int, tuple[int, int, tuple[int, ...]]] = {}
@@ -157,8 +160,14 @@ class _Pass:
                 found.firings.append(firings)
                 found.candidates.append(candidates)
 
+            def written(output: Written) -> None:
+                factor = output_factor_sum(output, rows)
+                if not isfinite(factor):
+                    raise not_finite(output.block.index)
+                found.output_factors.append(factor)
+
             if len(batch.rows):
-                self._tap.run(batch, receive)
+                self._tap.run(batch, receive, written)
         return found
 
     def take(self, batch: Batch, found: _Found) -> None:
@@ -166,6 +175,8 @@ class _Pass:
         if not len(batch.rows):
             return
         self._sums += torch.stack(found.sums).numpy()
+        if found.output_factors:
+            self._output_factors += found.output_factors
         self._token_counts += np.bincount(batch.token, minlength=len(self._token_counts))
         for tokens, fires in zip(self._tokens, found.firings, strict=True):
             tokens.add(fires.side, fires.token, fires.value)
@@ -231,8 +242,14 @@ class _Pass:
                 "hist": pa.ListArray.from_arrays(np.arange(spec.neurons + 1, dtype=np.int32) * BINS, hist),
                 "calib_gate": pa.array(sums[5], mask=np.full(spec.neurons, not spec.gated)),
                 "calib_up": sums[6],
+                "calib_out": self._calib_out(),
             }
         )
+
+    def _calib_out(self) -> pa.Array:
+        width = self._adapter.spec.d_mlp
+        absent = [block.mlp_out_norm is None for block in self._adapter.blocks]
+        return pa.array(np.repeat(self._output_factors, width), mask=np.repeat(absent, width))
 
     def _exemplar_table(self) -> pa.Table:
         spec, kept, window = self._adapter.spec, self._exemplars.kept, self._exemplars.kept.window

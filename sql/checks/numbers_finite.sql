@@ -6,6 +6,7 @@ SELECT 'neuron_stats', layer, neuron FROM neuron_stats
 WHERE NOT isfinite(s1) OR NOT isfinite(s2) OR NOT isfinite(s3) OR NOT isfinite(s4) OR NOT isfinite(abs_sum)
    OR NOT isfinite(fire_pos) OR NOT isfinite(fire_neg) OR NOT isfinite(min) OR NOT isfinite(max)
    OR NOT isfinite(hist_lo) OR NOT isfinite(hist_hi) OR NOT isfinite(calib_gate) OR NOT isfinite(calib_up)
+   OR NOT isfinite(calib_out)
    OR NOT isfinite(list_sum(quantiles)) OR NOT isfinite(grad_s_a) OR NOT isfinite(grad_s_a2)
    OR NOT isfinite(grad_s_abs) OR NOT isfinite(grad_s_g2) OR NOT isfinite(grad_s_ag) OR NOT isfinite(grad_s_a2g2)
    OR NOT isfinite(grad_s_absag) OR NOT isfinite(grad_s_ag2)

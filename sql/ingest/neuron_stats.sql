@@ -11,7 +11,8 @@ WITH merged AS (
            nullif(any_value(fire_neg), '-inf'::FLOAT) AS fire_neg, min(min) AS min, max(max) AS max,
            any_value(hist_lo) AS hist_lo, any_value(hist_hi) AS hist_hi,
            sum(calib_gate ORDER BY shard) / sum(n_tokens) AS calib_gate,
-           sum(calib_up ORDER BY shard) / sum(n_tokens) AS calib_up
+           sum(calib_up ORDER BY shard) / sum(n_tokens) AS calib_up,
+           sum(calib_out ORDER BY shard) / sum(n_tokens) AS calib_out
     FROM shard_neuron_stats GROUP BY layer, neuron
 ), bins AS (
     SELECT layer, neuron, bin, sum(n)::BIGINT AS n

@@ -143,6 +143,7 @@ def statistics_row(values: np.ndarray, **extra: object) -> dict:
         "hist": hist,
         "calib_gate": 2.0 * len(values),
         "calib_up": 3.0 * len(values),
+        "calib_out": 4.0 * len(values),
         **extra,
     }
 
@@ -158,7 +159,7 @@ def test_statistics_merge_and_quantiles(con, tmp_path: Path) -> None:
         assert row[f"s{power}"] == pytest.approx((values**power).sum(), rel=1e-12)
     assert row["min"] == np.float32(values.min()) and row["max"] == np.float32(values.max())
     assert sum(row["hist"]) == 5000 and len(row["hist"]) == 66
-    assert (row["calib_gate"], row["calib_up"], row["grad_tokens"]) == (2.0, 3.0, None)
+    assert (row["calib_gate"], row["calib_up"], row["calib_out"], row["grad_tokens"]) == (2.0, 3.0, 4.0, None)
     exact = np.quantile(values, [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99])
     assert np.abs(np.array(row["quantiles"]) - exact).max() < 4 / 64  # one bin
 
