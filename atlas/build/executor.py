@@ -261,6 +261,7 @@ def _publish(context: Context) -> None:
 def _drop_superseded(context: Context) -> None:
     """Remove shards of older parameters: they cannot be reached again but by their key."""
     kept = {context.root(step.name).name for step in wanted_steps(context.recipe) if step.kind == "measure"}
+    kept.add("slurm")  # scripts and logs of `atlas submit`, among them the log of the job that runs this
     for path in context.folder.iterdir():
         if path.is_dir() and path.name not in kept:
             shutil.rmtree(path)
