@@ -25,6 +25,7 @@ COMMANDS = {
     "sql": ("atlas.cli.inspect:sql", "Any SELECT over tables and macros."),
     "build": ("atlas.cli.build:build", "Build an atlas from a recipe."),
     "measure": ("atlas.cli.measure:measure", "Measure a model in shards, on many machines."),
+    "submit": ("atlas.cli.submit:submit", "Submit a recipe to SLURM as job arrays."),
     "export": ("atlas.cli.export:export", "Write an atlas in the formats of other tools."),
     "artifacts": ("atlas.cli.export:artifacts", "List the files a build makes."),
 }
