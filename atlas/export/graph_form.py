@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from atlas.errors import ShardError
 from atlas.export.graph_shards import GraphRows
@@ -114,20 +115,22 @@ def _check_finite(rows: GraphRows) -> None:
 
 def _links(rows: GraphRows, layers: int) -> list[Link]:
     """Embedding -> neuron, neuron -> neuron, neuron -> logit, each in the order of the shard."""
+    tokens = rows.tokens
+    ends = zip(_ids(tokens, "layer", "neuron", "position"), tokens["weight"].to_pylist(), strict=True)
+    others = zip(*(tokens[name].to_pylist() for name in ("kind", "token_id", "token_position")), strict=True)
     into: list[Link] = []
     out: list[Link] = []
-    for edge in rows.tokens.to_pylist():
-        neuron = _neuron_id(edge["layer"], edge["neuron"], edge["position"])
-        if edge["kind"] == "embedding":
-            into.append((_embedding_id(edge["token_id"], edge["token_position"]), neuron, edge["weight"]))
+    for (neuron, weight), (kind, token, position) in zip(ends, others, strict=True):
+        if kind == "embedding":
+            into.append((_embedding_id(token, position), neuron, weight))
         else:
-            out.append((neuron, _logit_id(layers, edge["token_id"], edge["token_position"]), edge["weight"]))
-    ends = [
-        [rows.edges[f"{side}_{name}"].to_pylist() for name in ("layer", "neuron", "position")]
-        for side in ("src", "tgt")
-    ]
-    sources, targets = ([_neuron_id(*place) for place in zip(*columns, strict=True)] for columns in ends)
+            out.append((neuron, _logit_id(layers, token, position), weight))
+    sources, targets = (_ids(rows.edges, f"{end}_layer", f"{end}_neuron", f"{end}_position") for end in ("src", "tgt"))
     return into + list(zip(sources, targets, rows.edges["weight"].to_pylist(), strict=True)) + out
+
+
+def _ids(table: pa.Table, *names: str) -> list[str]:
+    return [_neuron_id(*place) for place in zip(*(table[name].to_pylist() for name in names), strict=True)]
 
 
 def _check_ends(graph_id: int, links: Sequence[Link], known: set[str]) -> None:

@@ -141,10 +141,11 @@ def _export(
     rows: GraphRows, target: Path, *, model: _Model, plan: GraphPlan, index: _Index, report: GraphReport
 ) -> None:
     try:
-        document = _clean(graph_document(rows, _names(rows, model), plan))
+        document = graph_document(rows, _names(rows, model), plan)
     except NotFiniteError as error:
         report.notes.append(str(error))
         return
+    document |= {"metadata": _clean(document["metadata"]), "nodes": _clean(document["nodes"])}  # links have no text
     name = f"{document['metadata']['slug']}.json"
     index.add(document["metadata"])
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -41,7 +41,7 @@ class GraphRows:
 
 
 def find_shards(folder: Path) -> Path:
-    """The folder that holds shard-* folders: `folder` itself, or the only relp-* inside it (a build folder).
+    """The folder that holds shard-* folders: `folder` itself, or the only relp* inside it (a build folder).
 
     Raises InputError when there is none, or a choice.
     """
@@ -49,7 +49,7 @@ def find_shards(folder: Path) -> Path:
         raise InputError(f"no folder {folder}; give the folder of shard-* folders that a build with graphs leaves")
     if any(folder.glob("shard-*-of-*")):
         return folder
-    found = sorted(path for path in folder.glob("relp-*") if any(path.glob("shard-*-of-*")))
+    found = sorted(path for path in folder.glob("relp*") if any(path.glob("shard-*-of-*")))
     if len(found) > 1:
         raise InputError(f"several measurements of graphs ({', '.join(map(str, found))}); give one of these folders")
     if not found:
