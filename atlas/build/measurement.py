@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas.build.context import Context
-from atlas.build.preflight import input_hashes
+from atlas.build.preflight import check_resources, input_hashes
 from atlas.build.recipe import Recipe, read_recipe
 from atlas.build.steps import STEPS, Step, step_keys, wanted_steps
 from atlas.errors import AtlasError, InputError, ResourceError, ShardError, StoreError
@@ -63,25 +63,26 @@ def measure(recipe: Recipe, name: str, part: tuple[int, int], *, place: Place, p
     try:
         folder.mkdir(parents=True, exist_ok=True)
         keys = step_keys(recipe, input_hashes(recipe, cache=folder / "inputs.json"))
-        workers = place.workers or len(os.sched_getaffinity(0))
-        context = Context(recipe, folder, shown, workers, place.device, keys)
+        context = Context(recipe, folder, shown, place.workers or _usable_cores(), place.device, keys)
         step = _wanted(recipe, name)
         if place.folder is not None:
             refuse_other_recipe(context, step)
         shard = Shard(keys[name], *part)
         said = _there(context, step, shard)
         if said is None:
-            _prepare(context, step)
+            if name == "activations":  # the largest shards by far: every one has the lists of every neuron
+                check_resources(recipe, shard=folder)
             run_shard(context, step, shard)
-        return said or f"{context.root(name) / shard.name}"
+        return said or str(context.root(name) / shard.name)
     except OSError as error:
         raise explain(error, folder) from error
 
 
 def run_shard(context: Context, step: Step, shard: Shard) -> None:
-    """Measure one shard; an error leaves a note for `atlas measure status` beside the shards."""
+    """Measure one shard and, before it, missing model facts; an error leaves a note for `atlas measure status`."""
     root = context.root(step.name)
     try:
+        _prepare(context, step)
         step.run(context, root, shard)
     except Exception as error:
         note_failure(root, shard, error)
@@ -139,6 +140,11 @@ def _wanted(recipe: Recipe, name: str) -> Step:
     if not step.wanted(recipe):
         raise InputError(f"{recipe.origin.name} asks for no {step.title}; set its section [{name}] to more than none")
     return step
+
+
+def _usable_cores() -> int:
+    """Cores of this process: a cluster gives a job fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _there(context: Context, step: Step, shard: Shard) -> str | None:

@@ -40,23 +40,24 @@ def input_hashes(recipe: Recipe, *, cache: Path) -> dict[str, str]:
     return {Path(path).name if Path(path) != corpus else "corpus": value for path, value in hashes.items()}
 
 
-def check_resources(recipe: Recipe) -> None:
-    """Refuse when the disk cannot hold the build, with both numbers."""
+def check_resources(recipe: Recipe, *, shard: Path | None = None) -> None:
+    """Refuse when the disk cannot hold the build (or one shard in the folder `shard`), with both numbers."""
     from atlas.models.folder import find_folder, read_config
 
     source = recipe.path(recipe.model)
     config = read_config(find_folder(source if source.exists() else recipe.model))
     layers = int(config.get("num_hidden_layers") or config.get("n_layer") or 0)
     width = int(config.get("intermediate_size") or config.get("n_inner") or 4 * int(config.get("n_embd") or 0))
-    needed = layers * width * BYTES_PER_NEURON
-    place = recipe.atlas_path.parent
+    needed = layers * width * BYTES_PER_NEURON // (1 if shard is None else 2)
+    place = recipe.atlas_path.parent if shard is None else shard
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
     if free < needed:
         raise ResourceError(
-            f"this build needs about {needed / 1e9:.2f} GB under {place}, {free / 1e9:.2f} GB are free; "
-            "free space or set atlas in the recipe to another disk"
+            f"this {'build' if shard is None else 'shard'} needs about {needed / 1e9:.2f} GB under {place}, "
+            f"{free / 1e9:.2f} GB are free; free space or "
+            + ("set atlas in the recipe to another disk" if shard is None else "give --out on another disk")
         )
 
 

@@ -343,7 +343,7 @@ STEPS: tuple[Step, ...] = (
         "measure",
         measure_activations,
         ("model",),
-        lambda r: _without(r.activations, "tokens_kept"),
+        lambda r: _without(r.activations, "tokens_kept", "shards"),
         shards=lambda r: r.activations.shards,
     ),
     Step(
@@ -364,7 +364,7 @@ STEPS: tuple[Step, ...] = (
         "measure",
         measure_relp,
         ("model",),
-        lambda r: [vars(r.relp), r.activations.documents],
+        lambda r: [_without(r.relp, "shards"), r.activations.documents],
         _relp,
         shards=lambda r: r.relp.shards,
     ),

@@ -12,9 +12,10 @@ import duckdb
 
 from atlas.tables import TABLES
 
-# What may differ between two builds of one recipe: when, where and by which process.
+# What may differ between two builds of one recipe: when, where, by which process and in how many shards (every shard
+# of the activations has a row for every neuron).
 _LEFT_OUT = {
-    "ingests": {"started", "finished"},
+    "ingests": {"started", "finished", "rows_in"},
     "labels": {"created"},
 }
 _MACHINE_FACTS = ("created", "machine", "build_command", "torch_version", "recipe_path", "python_version")
