@@ -152,16 +152,18 @@ def read_needs(recipe: Recipe, *, of: int | None) -> tuple[list[Need], bool]:
     `of` is the count of shards of the array steps; None goes on with the count that was begun, else the recipe's. A
     step that is complete, in whatever count, stays as it is.
     """
-    folder = recipe.build_folder
+    folder, steps = recipe.build_folder, wanted_steps(recipe)
     keys = step_keys(recipe, input_hashes(recipe, cache=folder / "inputs.json"))
-    stale, steps = _stale_tables(recipe, keys), wanted_steps(recipe)
     context = Context(recipe, folder, Quiet(), 1, keys=keys)
+    sets = {s.name: shard_sets(context.root(s.name), keys[s.name]) for s in steps if s.kind == "measure"}
+    usual = of or max((found.of for name in sets if name not in SINGLE for found in sets[name]), default=None)
+    stale = _stale_tables(recipe, keys)
     asked = {name for step in steps if step.name in stale for name in step.needs} - {"model"}
     needs: list[Need] = []
     for step in reversed(steps):
-        if step.kind == "measure" and step.name in asked:
-            sets = shard_sets(context.root(step.name), keys[step.name])
-            need = _need(step, keys[step.name], sets, of=1 if step.name in SINGLE else of or _usual(step, recipe, sets))
+        if step.name in asked and step.kind == "measure":
+            count = 1 if step.name in SINGLE else of or count_to_measure(sets[step.name], usual or step.shards(recipe))
+            need = _need(step, keys[step.name], sets[step.name], of=count)
             needs.insert(0, need)
             asked |= set(need.reads) if len(need.done) < need.of else set()
     return needs, bool(stale) or (folder / "atlas.duckdb").exists()
@@ -172,10 +174,6 @@ def _need(step: Step, key: str, sets: Sequence[ShardSet], *, of: int) -> Need:
     of = whole[0] if whole else of
     done = {index for found in sets if found.of == of for index in found.done}
     return Need(step.name, key, of, frozenset(done), tuple(name for name in step.needs if name != "model"))
-
-
-def _usual(step: Step, recipe: Recipe, sets: Sequence[ShardSet]) -> int:
-    return count_to_measure(sets, step.shards(recipe))
 
 
 def _stale_tables(recipe: Recipe, keys: Mapping[str, str]) -> set[str]:
