@@ -32,10 +32,10 @@ def measure(adapter: Adapter, root: Path, *, shard: Shard, top: int = 20, progre
     """Write logit_lens for the neurons of this shard's layers, and vocab (in shard 0; empty in the others).
 
     Polarity +1: the `top` largest changes, -1: the `top` smallest; rank 0 is the strongest; value in logits per unit
-    of activation before the norm's scale. Ties go to the smaller token id. Only changes of that sign are listed.
+    of activation before the scales of the norms between. Ties go to the smaller token id. Only changes of that sign are listed.
     """
     maps, shown = linear_maps(adapter), progress or Quiet()
-    layers = shard.span(len(maps.blocks))
+    layers = shard.span(len(maps))
     with new_shard(root, shard) as draft, one_core() as cores:
         draft.write("vocab", _vocab(adapter) if shard.index == 0 else SHARDS["vocab"].empty_table())
         draft.rows["logit_lens"] = 0
@@ -59,11 +59,11 @@ def _vocab(adapter: Adapter) -> pa.Table:
 @torch.no_grad()
 def _layer_table(maps: Maps, layer: int, top: int) -> pa.Table:
     """Rows of one layer, ordered by neuron, polarity (+1 first) and rank."""
-    norm, unembedding = maps.final_norm, maps.unembedding.weight
-    directions = maps.blocks[layer].down.weight.T
-    if norm.centred:
-        directions = directions - directions.mean(-1, keepdim=True)
-    batches = torch.split(directions * norm.weight, max(1, _CELLS // len(unembedding)))
+    block, unembedding = maps.block(layer), maps.unembedding.weight.to(maps.dtype)
+    directions = block.down.weight.T
+    if (norm := block.norms.get("mlp_out_norm")) is not None:
+        directions = norm.linear(directions, 1.0)
+    batches = torch.split(maps.final_norm.linear(directions, 1.0), max(1, _CELLS // len(unembedding)))
     lists = [_both_ends(batch @ unembedding.T, top) for batch in batches]
     value, token = (torch.cat(parts) for parts in zip(*lists, strict=True))  # [N, 2, top]
     if not torch.isfinite(value).all():

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atlas.models.adapter import Adapter
-from atlas.models.attribution import Engine, Graph, Nodes, NotFiniteError, RelpOptions, Targets
+from atlas.models.attribution import Engine, RelpOptions, Targets
+from atlas.models.graph import Graph, Nodes, NotFiniteError
 from atlas.models.replacement import replacement
 from atlas.models.threads import in_order, one_core
 from atlas.progress import Progress, Quiet

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from atlas.errors import InputError
 from atlas.models.adapter import Adapter
-from atlas.models.sweep import BlockMaps, Linear, linear_maps
+from atlas.models.linear import Linear
+from atlas.models.sweep import BlockMaps, linear_maps
 from atlas.models.threads import one_core
 from atlas.progress import Progress, Quiet
 from atlas.shards import Shard, new_shard
@@ -41,12 +42,12 @@ def measure(
     `folder` holds the safetensors files; None takes the tensors of the model in memory. Integer and empty tensors are
     left out. gate_norm is NULL for ungated models.
     """
-    blocks = linear_maps(adapter).blocks
+    maps = linear_maps(adapter)
     with ExitStack() as stack:
         tensors = _model_tensors(adapter) if folder is None else _file_tensors(folder, stack)
         names = sorted(tensors)
         owned = [names[i] for i in shard.span(len(names))]
-        layers = shard.span(len(blocks))
+        layers = shard.span(len(maps))
         draft = stack.enter_context(new_shard(root, shard))
         stack.enter_context(one_core())
         task = stack.enter_context((progress or Quiet()).task("weights", len(owned) + len(layers), "tensors"))
@@ -58,7 +59,7 @@ def measure(
         draft.write("weight_stats", pa.Table.from_pylist(stats, schema=SHARDS["weight_stats"]))
         neurons = [SHARDS["neuron_weights"].empty_table()]
         for layer in layers:
-            neurons.append(_neuron_table(layer, blocks[layer]))
+            neurons.append(_neuron_table(layer, maps.block(layer)))
             task.advance()
         draft.write("neuron_weights", pa.concat_tables(neurons))
 

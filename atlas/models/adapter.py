@@ -1,7 +1,8 @@
 """A Hugging Face causal language model -> its parts by role: blocks, norms, gate, up, down, unembedding.
 
-Roles are read from the modules (what a block holds), not from a list of model names, and then proved by one forward
-pass (selfcheck.py). Supported shape: pre-norm blocks, residual stream, gated MLP (Llama) or ungated MLP (GPT-2).
+Roles are read from the modules (what a block holds), not from a list of model names, and then proved by a forward
+pass (selfcheck.py). A block has an attention half and an MLP half, each with a norm before it, after it or both, one
+after the other or in parallel; the MLP is gated (Llama) or not (GPT-2).
 """
 
 from __future__ import annotations
@@ -17,40 +18,66 @@ from torch import Tensor, nn
 
 from atlas.errors import InputError, ModelError
 from atlas.models.folder import check_folder, find_folder, read_config, revision
+from atlas.models.linear import bias, weight
 from atlas.models.tokens import token_texts
-from atlas.neuron import ModelSpec
+from atlas.neuron import ModelSpec, NormPlacement
 
 __all__ = ["Adapter", "Block", "adapt", "bias", "load_model", "token_texts", "weight"]
 
+FAMILIES = "Llama, Mistral, Qwen2, Qwen3, OLMo-2, OLMo-3, Gemma-2, GPT-2 or GPT-NeoX"
+
 # The names under which one role appears; a model is accepted when every role of its kind of block is there.
-_ATTENTION = ("self_attn", "attn")
-_ATTENTION_NORM = ("input_layernorm", "ln_1")
-_MLP_NORM = ("post_attention_layernorm", "ln_2")
+_ATTENTION = ("self_attn", "attn", "attention")
 _GATED = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
-_UNGATED = {"up": "c_fc", "down": "c_proj"}
+_UNGATED = ({"up": "c_fc", "down": "c_proj"}, {"up": "dense_h_to_4h", "down": "dense_4h_to_h"})
 _ACT = ("act_fn", "act")
-_FINAL_NORM = ("norm", "ln_f")
+_FINAL_NORM = ("norm", "ln_f", "final_layer_norm")
+_NORMS = ("attention_norm", "attention_out_norm", "mlp_norm", "mlp_out_norm")
+# The sets of norms that a block may hold -> their roles, in the order of _NORMS (None: no such norm).
+_PLACEMENTS: dict[NormPlacement, tuple[tuple[str | None, ...], ...]] = {
+    "pre": (("input_layernorm", None, "post_attention_layernorm", None), ("ln_1", None, "ln_2", None)),
+    "post": ((None, "post_attention_layernorm", None, "post_feedforward_layernorm"),),
+    "both": (
+        ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    ),
+}
+_NEXT = f"use a model of the families {FAMILIES}"
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Block:
-    """The roles of one transformer block; `gate` is None for an ungated MLP; neurons are the inputs of `down`."""
+    """The roles of one transformer block; neurons are the inputs of `down`.
+
+    A norm is None where the block has none there; `gate` is None for an ungated MLP. `parallel`: the MLP reads the
+    input of the block, not what attention made of it.
+    """
 
     index: int
     attention: nn.Module
-    attention_norm: nn.Module
-    mlp_norm: nn.Module
+    attention_norm: nn.Module | None
+    attention_out_norm: nn.Module | None
+    mlp_norm: nn.Module | None
+    mlp_out_norm: nn.Module | None
     mlp: nn.Module
     gate: nn.Module | None
     up: nn.Module
     down: nn.Module
     act: Callable[[Tensor], Tensor]
+    parallel: bool
+
+    @property
+    def norms(self) -> dict[str, nn.Module]:
+        """The norms that are there, by role."""
+        return {role: getattr(self, role) for role in _NORMS if getattr(self, role) is not None}
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A model in evaluation mode with its parts by role; logits = unembedding(final_norm(residual stream))."""
+    """A model in evaluation mode with its parts by role.
+
+    logits = unembedding(final_norm(residual stream)), then c * tanh(logits / c) where `logit_cap` c is set.
+    """
 
     model: nn.Module
     tokenizer: Any
@@ -60,14 +87,18 @@ class Adapter:
     position_embedding: nn.Module | None
     final_norm: nn.Module
     unembedding: nn.Module
+    logit_cap: float | None
     device: torch.device
     dtype: torch.dtype
     bos_token_id: int | None
 
 
-def load_model(source: str | Path, *, dtype: str = "float32", device: str = "auto", attention: str = "sdpa") -> Adapter:
+def load_model(
+    source: str | Path, *, dtype: str = "float32", device: str = "auto", attention: str | None = None
+) -> Adapter:
     """Turn a local folder or hub name into an Adapter; `device="auto"` takes CUDA when there is one.
 
+    `attention` names an implementation of transformers; None takes the best that the family supports.
     Raises InputError for what the person gave (missing folder, file, dtype) and ModelError for damaged weights and
     unsupported architectures. Not-a-number weights load: they are found where activations are measured.
     """
@@ -91,8 +122,7 @@ def adapt(model: nn.Module, tokenizer: Any, *, name: str, revision: str) -> Adap
     from atlas.models.selfcheck import check
 
     model.eval().requires_grad_(False)
-    body = _body(model)
-    blocks = tuple(_block(i, module) for i, module in enumerate(_block_list(body, model)))
+    body, blocks = _body(model), read_blocks(model)
     embedding = model.get_input_embeddings()  # type: ignore[operator]
     unembedding = model.get_output_embeddings()  # type: ignore[operator]
     if unembedding is None:
@@ -106,6 +136,7 @@ def adapt(model: nn.Module, tokenizer: Any, *, name: str, revision: str) -> Adap
         position_embedding=getattr(body, "wpe", None),
         final_norm=_role(body, _FINAL_NORM, "final norm"),
         unembedding=unembedding,
+        logit_cap=getattr(model.config, "final_logit_softcapping", None),
         device=embedding.weight.device,
         dtype=embedding.weight.dtype,
         bos_token_id=None if tokenizer is None else tokenizer.bos_token_id,
@@ -114,18 +145,9 @@ def adapt(model: nn.Module, tokenizer: Any, *, name: str, revision: str) -> Adap
     return adapter
 
 
-def weight(module: nn.Module) -> Tensor:
-    """Weight of a linear module as a view [out, in]; Conv1D (GPT-2) stores [in, out]."""
-    stored = module.weight
-    if not isinstance(stored, Tensor):
-        raise ModelError(f"{_name(module)} has no weight tensor; atlas reads Linear and Conv1D modules")
-    return stored if isinstance(module, nn.Linear | nn.Embedding) else stored.T
-
-
-def bias(module: nn.Module) -> Tensor | None:
-    """Bias of a module, or None."""
-    found = getattr(module, "bias", None)
-    return found if isinstance(found, Tensor) else None
+def read_blocks(model: nn.Module) -> tuple[Block, ...]:
+    """Read the blocks by role, without the self check; also for a model without weights (meta device)."""
+    return tuple(_block(i, module) for i, module in enumerate(_block_list(_body(model), model)))
 
 
 def _body(model: nn.Module) -> nn.Module:
@@ -138,30 +160,37 @@ def _body(model: nn.Module) -> nn.Module:
 def _block_list(body: nn.Module, model: nn.Module) -> nn.ModuleList:
     lists = [child for child in body.children() if isinstance(child, nn.ModuleList) and len(child)]
     if len(lists) != 1:
-        raise ModelError(
-            f"{_name(model)} is not supported: expected one list of blocks, found {len(lists)}; "
-            "use a Llama- or GPT-2-shaped model"
-        )
+        raise ModelError(f"{_name(model)} is not supported: expected one list of blocks, found {len(lists)}; {_NEXT}")
     return lists[0]
 
 
 def _block(index: int, module: nn.Module) -> Block:
-    mlp = _role(module, ("mlp",), "MLP")
-    names = _GATED if hasattr(mlp, "gate_proj") else _UNGATED
+    mlp, norms = _role(module, ("mlp",), "MLP"), _block_norms(module)
+    names = _GATED if hasattr(mlp, "gate_proj") else next((n for n in _UNGATED if hasattr(mlp, n["up"])), _UNGATED[0])
     parts = {role: _role(mlp, (name,), f"MLP {role} projection") for role, name in names.items()}
-    norms = sum("norm" in name or name.startswith("ln") for name, _ in module.named_children())
-    if norms > 2 and not hasattr(module, "ln_cross_attn"):
-        raise ModelError(f"{_name(module)} is not supported: {norms} norms in a block, expected 2 (before its halves)")
     return Block(
         index=index,
         attention=_role(module, _ATTENTION, "self attention"),
-        attention_norm=_role(module, _ATTENTION_NORM, "norm before attention"),
-        mlp_norm=_role(module, _MLP_NORM, "norm before the MLP"),
+        **norms,
         mlp=mlp,
         gate=parts.get("gate"),
         up=parts["up"],
         down=parts["down"],
         act=_role(mlp, _ACT, "activation function"),
+        parallel=bool(getattr(module, "use_parallel_residual", False)),
+    )
+
+
+def _block_norms(module: nn.Module) -> dict[str, nn.Module | None]:
+    """The norms of a block by role; the names that are there tell where each stands."""
+    there = {n for n, _ in module.named_children() if "norm" in n or n.startswith("ln_")}
+    for choices in _PLACEMENTS.values():
+        for names in choices:
+            if there == {name for name in names if name}:
+                return {r: None if n is None else module.get_submodule(n) for r, n in zip(_NORMS, names, strict=True)}
+    raise ModelError(
+        f"{_name(module)} is not supported: its norms are {', '.join(sorted(there)) or 'none'}, which is neither "
+        f"before, after nor around attention and MLP; {_NEXT}"
     )
 
 
@@ -170,9 +199,13 @@ def _role(parent: nn.Module, names: tuple[str, ...], role: str) -> nn.Module:
         found = getattr(parent, name, None)
         if isinstance(found, nn.Module):
             return found
-    raise ModelError(
-        f"{_name(parent)} is not supported: no {role} ({' or '.join(names)}); use a Llama- or GPT-2-shaped model"
-    )
+    raise ModelError(f"{_name(parent)} is not supported: no {role} ({' or '.join(names)}); {_NEXT}")
+
+
+def _placement(block: Block) -> NormPlacement:
+    if block.mlp_norm is None:
+        return "post"
+    return "pre" if block.mlp_out_norm is None else "both"
 
 
 def _spec(model: nn.Module, blocks: tuple[Block, ...], unembedding: nn.Module, origin: tuple[str, str]) -> ModelSpec:
@@ -188,7 +221,7 @@ def _spec(model: nn.Module, blocks: tuple[Block, ...], unembedding: nn.Module, o
         vocab=weight(unembedding).shape[0],
         context=config.max_position_embeddings,
         gated=blocks[0].gate is not None,
-        norm_placement="pre",
+        norm_placement=_placement(blocks[0]),
     )
 
 
@@ -196,7 +229,7 @@ def _name(module: nn.Module) -> str:
     return type(module).__name__
 
 
-def _read_model(folder: Path, dtype: torch.dtype, attention: str) -> nn.Module:
+def _read_model(folder: Path, dtype: torch.dtype, attention: str | None) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
     config = read_config(folder)
@@ -207,7 +240,7 @@ def _read_model(folder: Path, dtype: torch.dtype, attention: str) -> nn.Module:
         )
     except (ValueError, KeyError, TypeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"cannot load {folder}: {named}: {reason}; use a Llama- or GPT-2-shaped model") from error
+        raise ModelError(f"cannot load {folder}: {named}: {reason}; {_NEXT}") from error
     except (RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"the weights of {folder} do not fit {named}: {reason}; download the model again") from error

@@ -1,45 +1,38 @@
-"""One prompt -> one RelP attribution graph over MLP neurons, with how much of it is explained.
+"""Prompts -> RelP attribution graphs over MLP neurons (graph.py), several prompts at once.
 
-Two sweeps over a recorded forward pass (sweep.py): one total sweep gives dm/dh of every neuron, from which the nodes
-are chosen; one direct sweep carries all nodes of all layers back together and reads off every edge. A flow is
-F(s->t) = h_s * J(s->t) * dm/dh_t, signed, J the direct effect (arXiv 2508.21258, 2601.22594).
-
-Explained shares. The relevance R(t) of a node is the sum of the flows from all earlier neurons, the token embeddings,
-the position embeddings and the biases (the metric m likewise, from all neurons). The part that the graph lists, from
-its own nodes and from token embeddings, divided by R(t) is the node's share e(t); position embeddings and biases are
-never listed. The graph's `explained` is the mean of e over all nodes and m, weighted by |R(t)| and |m|:
-sum(sign(R) * listed) / sum(|R|); `remainder` = sum(|R|) - sum(sign(R) * listed), in units of the metric. A share above
-1 means that what is missing is of the opposite sign.
+Two sweeps over a recorded forward pass: a total sweep (sweep.py) gives dm/dh of every neuron, from which the nodes are
+chosen; a direct sweep (direct.py) carries all nodes of all layers and prompts back together and reads off every edge.
+A flow is F(s->t) = h_s * J(s->t) * dm/dh_t, signed, J the direct effect (arXiv 2508.21258, 2601.22594).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from atlas.errors import InputError, ModelError
+from atlas.errors import InputError
 from atlas.models.adapter import Adapter
-from atlas.models.replacement import Replacement, Trace
-from atlas.models.sweep import (
-    Places,
-    Total,
-    linear_maps,
-    metric_biases,
-    metric_rows,
-    source_effects,
-    target_rows,
-    through_attention,
-    total_effects,
+from atlas.models.direct import Effects, Job, Metric, Selected, cells, direct_effects
+from atlas.models.graph import (
+    Floats,
+    Graph,
+    Ints,
+    Nodes,
+    NotFiniteError,
+    dense_edges,
+    explained,
+    flows_of,
+    listed,
+    shares,
 )
+from atlas.models.replacement import Replacement, Trace, cap_ratio
+from atlas.models.sweep import linear_maps, total_effects
+from atlas.neuron import NeuronId
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
-_CELLS = 1 << 25  # numbers in one direct sweep's array [T, K, d]: 128 MB in float32
+_CELLS = 1 << 23  # numbers in the matrix of one direct sweep: 32 MB in float32; larger ones leave the cache
 
 
 @dataclass(frozen=True)
@@ -57,94 +50,50 @@ class RelpOptions:
 
     tau: float = 0.005  # keep |R| >= tau * |m|
     top_k: int = 5
-    max_nodes: int | None = 400
+    max_nodes: int | None = 400  # of a graph, the strongest |R|
+    max_nodes_per_layer: int | None = None
     skip_bos: bool = True  # leave the begin-of-text position out of the nodes; its embedding edges stay
     max_tokens: int = 64  # a longer prompt is refused, never cut
+    always_on: tuple[NeuronId, ...] = ()  # neurons that are no nodes
     metric: str = "top_k"  # sum of the top_k logits; or "margin": best minus second-best logit
 
 
 @dataclass(frozen=True)
-class Nodes:
-    """Neurons at positions, sorted by (layer, position, neuron); arrays of n."""
+class _Goal:
+    """The metric of one prompt."""
 
-    layer: Ints
-    position: Ints
-    neuron: Ints
-    activation: Floats
-    gradient: Floats  # dm/dh, all paths
-    relevance: Floats  # h * dm/dh, metric units
-    direct: Floats  # h * dm/dh with every later MLP stopped, metric units
-    explained: Floats  # share of the relevance that the graph lists; NaN where the relevance is 0
-
-
-@dataclass(frozen=True)
-class Edges:
-    """Weighted pairs of indices (into nodes, positions or targets, as the field of Graph says), zeros left out."""
-
-    source: Ints
-    target: Ints
-    weight: Floats
-
-
-@dataclass(frozen=True)
-class Graph:
-    """One attribution graph; weights are signed flows in units of the metric."""
-
-    token_ids: list[int]
-    metric: str
-    metric_value: float
-    targets: list[int]  # token ids, positive ones first
-    target_position: int
-    nodes: Nodes
-    edges: Edges  # node -> node, sorted by (source, target)
-    embedding: Edges  # position -> node
-    logit: Edges  # node -> index into `targets`
-    nodes_dropped: int
-    relevance_dropped: float  # sum of |R| of the dropped
-    explained: float
-    remainder: float
-    completeness_residual: float  # |sum of all input relevance - m| / |m|: the numerical check of the whole graph
-
-
-class NotFiniteError(ModelError):
-    """Activations of one prompt that are not numbers; the layer is named."""
-
-
-@dataclass(frozen=True)
-class _Metric:
     name: str
-    tokens: Tensor  # [K]
-    signs: Tensor  # [K] +1 or -1
+    tokens: list[int]
+    rows: Tensor  # [K, d] cotangents behind the last block
     position: int
     value: float
+    biases: float  # what the final norm's and the unembedding's biases add to it
 
 
 @dataclass(frozen=True)
-class _Chosen:
-    layer: Tensor
+class _Choice:
+    """The nodes of one prompt and what the caps cut."""
+
+    nodes: Selected
+    dropped: int
+    relevance_dropped: float
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Neurons of one layer that pass the threshold, over all prompts; each field [n]."""
+
+    layer: int
+    prompt: Tensor
     position: Tensor
     neuron: Tensor
     activation: Tensor
     gradient: Tensor
-    dropped: int
-    relevance_dropped: float
 
-    def of_layer(self, layer: int, among: Tensor) -> Tensor:
-        """Pick from the node indices `among` those of one layer."""
-        return among[self.layer[among] == layer]
-
-    def places(self, index: Tensor) -> Places:
-        return Places(self.neuron[index], self.position[index])
-
-
-@dataclass(frozen=True)
-class _Flows:
-    """What the direct sweeps found: flows between nodes, from nodes to the K logits, from T embeddings to both."""
-
-    edges: Edges
-    logit: Floats  # [n, K]
-    embedding: Floats  # [T, n]
-    embedding_logit: float  # all embeddings' direct effect on the metric
+    def of(self, prompt: int) -> Selected:
+        mine = (self.prompt == prompt).nonzero()[:, 0]
+        layer = torch.full_like(mine, self.layer)
+        return Selected(layer, self.position[mine], self.neuron[mine], self.activation[mine], self.gradient[mine])
 
 
 class Engine:
@@ -155,8 +104,9 @@ class Engine:
             raise InputError(f'unknown metric {options.metric!r}; choose "top_k" or "margin", or name target tokens')
         self._adapter, self._model, self._options = adapter, model, options
         self._maps = linear_maps(adapter)
+        self._silent = _by_layer(options.always_on, adapter)
 
-    def check(self, token_ids: list[int]) -> None:
+    def check(self, token_ids: Sequence[int]) -> None:
         """Raise InputError for a prompt that cannot have a graph."""
         self._model.check(token_ids)
         if len(token_ids) > self._options.max_tokens:
@@ -165,31 +115,64 @@ class Engine:
                 "shorten the prompt or raise max_tokens"
             )
 
-    @torch.no_grad()
-    def graph(self, token_ids: list[int], targets: Targets | None = None) -> Graph:
+    def graph(self, token_ids: Sequence[int], targets: Targets | None = None) -> Graph:
         """Make the graph of one prompt; raises InputError (prompt, targets) and NotFiniteError."""
-        self.check(token_ids)
-        trace = self._model.run(token_ids)
-        _check_finite(trace)
-        metric = self._metric(trace, targets)
-        start = metric_rows(self._maps, trace, metric.tokens, metric.signs, metric.position)
-        total = total_effects(self._maps, trace, start.sum(1, keepdim=True))
-        chosen = self._choose(token_ids, trace, total, metric)
-        flows = self._direct(trace, start, chosen)
-        return _assemble(token_ids, metric, chosen, flows, self._residual(trace, total, metric))
+        (found,) = self.graphs([token_ids], targets)
+        if isinstance(found, NotFiniteError):
+            raise found
+        return found
 
-    def _metric(self, trace: Trace, targets: Targets | None) -> _Metric:
+    @torch.no_grad()
+    def graphs(self, prompts: Sequence[Sequence[int]], targets: Targets | None = None) -> list[Graph | NotFiniteError]:
+        """Make the graphs of several prompts of similar length; a prompt whose values are not numbers gives its error.
+
+        Raises InputError (prompts, targets). The numbers depend, in their last bits, on what else is in the batch.
+        """
+        for token_ids in prompts:
+            self.check(token_ids)
+        trace = self._model.run(prompts)
+        faults = [_fault(trace, prompt) for prompt in range(len(prompts))]
+        good = [prompt for prompt, fault in enumerate(faults) if fault is None]
+        goals = {prompt: self._goal(trace, prompt, targets) for prompt in good}
+        choices, residuals = self._choose(trace, prompts, goals)
+        found = self._direct(trace, goals, choices)
+        graphs: list[Graph | NotFiniteError] = []
+        for prompt, token_ids in enumerate(prompts):
+            fault = faults[prompt]
+            graphs.append(
+                fault or _assemble(list(token_ids), goals[prompt], choices[prompt], found[prompt], residuals[prompt])
+            )
+        return graphs
+
+    def _goal(self, trace: Trace, prompt: int, targets: Targets | None) -> _Goal:
         position = -1 if targets is None else targets.position
-        count = len(trace.logits)
+        count = trace.lengths[prompt]
         if not -count <= position < count:
             raise InputError(
                 f"target position {position} is outside the prompt's {count} tokens; choose 0..{count - 1}"
             )
-        logits = trace.logits[position].to(self._maps.dtype)
+        position %= count
+        logits = trace.logits[prompt, position].to(self._maps.dtype)
         name, positive, negative = self._targets(logits, targets)
+        signs = logits.new_tensor([1.0] * len(positive) + [-1.0] * len(negative))
         tokens = torch.tensor([*positive, *negative], device=logits.device)
-        signs = torch.tensor([1.0] * len(positive) + [-1.0] * len(negative), device=logits.device, dtype=logits.dtype)
-        return _Metric(name, tokens, signs, position % count, float((logits[tokens] * signs).sum()))
+        value = float((logits[tokens] * signs).sum())
+        return self._towards(trace, (prompt, position), (tokens, signs), (name, value))
+
+    def _towards(
+        self, trace: Trace, place: tuple[int, int], signed: tuple[Tensor, Tensor], named: tuple[str, float]
+    ) -> _Goal:
+        """Pull signed logits back to the end of the residual stream."""
+        maps, (tokens, scale) = self._maps, signed
+        if self._adapter.logit_cap is not None:
+            before = self._adapter.unembedding(trace.final_stream[place])[tokens].to(maps.dtype)
+            scale = scale * cap_ratio(before, self._adapter.logit_cap)
+        rows = maps.unembedding.weight[tokens].to(maps.dtype) * scale[:, None]
+        biases = 0.0 if maps.final_norm.bias is None else float((rows @ maps.final_norm.bias).sum())
+        if maps.unembedding.bias is not None:
+            biases += float(maps.unembedding.bias[tokens].to(maps.dtype) @ scale)
+        pulled = maps.final_norm.transpose(rows, trace.final_factor[place].to(maps.dtype))
+        return _Goal(named[0], tokens.tolist(), pulled, place[1], named[1], biases)
 
     def _targets(self, logits: Tensor, targets: Targets | None) -> tuple[str, list[int], list[int]]:
         if targets is None:
@@ -202,89 +185,129 @@ class Engine:
         name = "logit_difference" if targets.negative else "logits"
         return name, list(targets.positive), list(targets.negative)
 
-    def _choose(self, token_ids: list[int], trace: Trace, total: Total, metric: _Metric) -> _Chosen:
-        hidden = torch.stack([record.hidden for record in trace.blocks]).to(total.neurons.dtype)  # [L, T, N]
-        relevance = (hidden * total.neurons).abs()
-        keep = relevance >= self._options.tau * abs(metric.value)
-        if self._options.skip_bos and token_ids[0] == self._adapter.bos_token_id:
-            keep[:, 0] = False
-        layer, position, neuron = keep.nonzero(as_tuple=True)
-        strength = relevance[layer, position, neuron]
-        kept = _strongest(strength, self._options.max_nodes)
-        layer, position, neuron = layer[kept], position[kept], neuron[kept]
-        return _Chosen(
-            layer=layer,
-            position=position,
-            neuron=neuron,
-            activation=hidden[layer, position, neuron],
-            gradient=total.neurons[layer, position, neuron],
-            dropped=len(strength) - len(kept),
-            relevance_dropped=float(strength.double().sum() - strength[kept].double().sum()),
-        )
+    def _choose(
+        self, trace: Trace, prompts: Sequence[Sequence[int]], goals: dict[int, _Goal]
+    ) -> tuple[dict[int, _Choice], dict[int, float]]:
+        """Run the total sweep: the nodes of every prompt, and how far its inputs' relevance is from the metric."""
+        start = torch.zeros_like(trace.embedding, dtype=self._maps.dtype)
+        bar = start.new_full((len(prompts), 1, 1), torch.inf)
+        for prompt, goal in goals.items():
+            start[prompt, goal.position] = goal.rows.sum(0)
+            bar[prompt] = self._options.tau * abs(goal.value)
+        allowed = self._allowed(trace, prompts)
+        found: list[_Found] = []
 
-    def _direct(self, trace: Trace, start: Tensor, chosen: _Chosen) -> _Flows:
-        """Run direct sweeps over batches of targets whose array [T, K, d] stays under _CELLS numbers."""
-        count, logits = len(chosen.layer), start.shape[1]
-        flows: list[tuple[Tensor, Tensor, Tensor]] = []
-        to_logits = start.new_zeros(count, logits)
-        embedding = start.new_zeros(len(start), logits + count)
-        size = max(64, _CELLS // start[:, 0].numel())
-        batches = torch.split(torch.arange(count, device=start.device), size)
-        self._sweep(trace, start, (chosen, chosen.layer.new_empty(0)), (to_logits, embedding[:, :logits], []))
-        for batch in batches:
-            columns = embedding[:, logits + int(batch[0]) : logits + int(batch[-1]) + 1]
-            self._sweep(trace, start[:, :0], (chosen, batch), (to_logits[:, :0], columns, flows))
-        return _Flows(
-            edges=_edges(flows),
-            logit=to_logits.double().cpu().numpy(),
-            embedding=embedding[:, logits:].double().cpu().numpy(),
-            embedding_logit=float(embedding[:, :logits].double().sum()),
-        )
+        def visit(layer: int, effect: Tensor) -> None:
+            hidden = trace.blocks[layer].hidden.to(effect.dtype)
+            keep = ((hidden * effect).abs() >= bar) & allowed
+            keep[:, :, self._silent.get(layer, [])] = False
+            prompt, position, neuron = place = keep.nonzero(as_tuple=True)
+            found.append(_Found(layer, prompt, position, neuron, hidden[place], effect[place]))
 
-    def _sweep(
-        self,
-        trace: Trace,
-        cotangent: Tensor,
-        what: tuple[_Chosen, Tensor],
-        into: tuple[Tensor, Tensor, list[tuple[Tensor, Tensor, Tensor]]],
-    ) -> None:
-        """Carry the metric's rows (`cotangent`) and one batch of targets down to the embeddings."""
-        chosen, batch = what
-        to_logits, embedding, flows = into
-        every = torch.arange(len(chosen.layer), device=cotangent.device)
-        rows = [torch.empty(0, dtype=torch.int64, device=cotangent.device)]  # node of each row after the metric's
-        for index in reversed(range(len(self._maps.blocks))):
-            block, record = self._maps.blocks[index], trace.blocks[index]
-            sources = chosen.of_layer(index, every)
-            effect = source_effects(block, cotangent, chosen.places(sources)) * chosen.activation[sources]
-            logits = to_logits.shape[1]
-            to_logits[sources] = effect[:logits].T
-            flows.append((sources, torch.cat(rows), effect[logits:]))
-            mine = chosen.of_layer(index, batch)
-            rows.append(mine)
-            new = target_rows(block, record, chosen.places(mine), chosen.gradient[mine])
-            cotangent, _ = through_attention(block, record, torch.cat([cotangent, new], dim=1))
-        order = torch.cat(rows)
-        found = torch.einsum("td,tkd->tk", trace.embedding[0].to(cotangent.dtype), cotangent)
-        embedding.copy_(found if not len(order) else found[:, order.argsort()])
+        inputs, biases = total_effects(self._maps, trace, start, visit)
+        relevance = (self._inputs(trace) * inputs).sum((1, 2), dtype=torch.float64) + biases
+        choices = {prompt: self._cut([layer.of(prompt) for layer in reversed(found)]) for prompt in goals}
+        return choices, {p: _distance(float(relevance[p]) + g.biases, g.value) for p, g in goals.items()}
 
-    def _residual(self, trace: Trace, total: Total, metric: _Metric) -> float:
-        """Sum the relevance of all inputs (embeddings, positions, biases) and compare it with the metric."""
-        inputs = trace.embedding[0].to(total.embedding.dtype)
+    def _allowed(self, trace: Trace, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Positions that may hold nodes [B, T, 1]."""
+        lengths = torch.tensor(trace.lengths, device=trace.embedding.device)
+        found = torch.arange(trace.embedding.shape[1], device=lengths.device)[None] < lengths[:, None]
+        for prompt, token_ids in enumerate(prompts):
+            if self._options.skip_bos and token_ids[0] == self._adapter.bos_token_id:
+                found[prompt, 0] = False
+        return found[..., None]
+
+    def _inputs(self, trace: Trace) -> Tensor:
+        """Token plus position embeddings [B, T, d]."""
+        inputs = trace.embedding.to(self._maps.dtype)
         if self._adapter.position_embedding is not None:
-            inputs = inputs + self._adapter.position_embedding(torch.arange(len(inputs), device=inputs.device))
-        found = float((inputs * total.embedding).sum()) + total.biases
-        found += metric_biases(self._maps, metric.tokens, metric.signs)
-        return abs(found - metric.value) / max(abs(metric.value), 1e-30)
+            inputs = inputs + self._adapter.position_embedding(torch.arange(inputs.shape[1], device=inputs.device))
+        return inputs
+
+    def _cut(self, layers: list[Selected]) -> _Choice:
+        """Apply the caps: the strongest of each layer, then of the graph."""
+        kept = [_take(layer, _strongest(_strength(layer), self._options.max_nodes_per_layer)) for layer in layers]
+        joined = _join(kept)
+        nodes = _take(joined, _strongest(_strength(joined), self._options.max_nodes))
+        before, after = (_strength(part).double().sum() for part in (_join(layers), nodes))
+        return _Choice(nodes, sum(map(len, layers)) - len(nodes), float(before - after))
+
+    def _direct(self, trace: Trace, goals: dict[int, _Goal], choices: dict[int, _Choice]) -> dict[int, list[_Part]]:
+        """Run the direct sweeps, as many targets at once as stay under _CELLS numbers."""
+        found: dict[int, list[_Part]] = {prompt: [] for prompt in goals}
+        for jobs in _together(_jobs(goals, choices), trace.embedding.shape[2]):
+            for job, effects in zip(jobs, direct_effects(self._maps, trace, jobs), strict=True):
+                found[job.prompt].append(_part(job, effects))
+        return found
 
 
-def _check_finite(trace: Trace) -> None:
+_Part = tuple[Ints, Floats, Floats]  # as graph.flows_of takes it
+
+
+def _part(job: Job, effects: Effects) -> _Part:
+    return job.targets.cpu().numpy(), effects.nodes.double().cpu().numpy(), effects.embedding.double().cpu().numpy()
+
+
+def _jobs(goals: dict[int, _Goal], choices: dict[int, _Choice]) -> Iterator[Job]:
+    """All that is to be carried; a prompt with many targets gives several jobs, the first with the metric."""
+    for prompt, goal in goals.items():
+        nodes = choices[prompt].nodes
+        per_target = (int(nodes.position.max()) + 1 if len(nodes) else 1) * goal.rows.shape[1]
+        pieces = torch.split(torch.arange(len(nodes), device=nodes.layer.device), max(32, _CELLS // per_target))
+        for number, targets in enumerate(pieces):
+            yield Job(prompt, nodes, targets, None if number else Metric(goal.rows, goal.position))
+
+
+def _together(jobs: Iterator[Job], d_model: int) -> Iterator[list[Job]]:
+    waiting: list[Job] = []
+    held = 0
+    for job in jobs:
+        size = cells(job.nodes.position[job.targets], d_model)
+        if waiting and held + size > _CELLS:
+            yield waiting
+            waiting, held = [], 0
+        waiting.append(job)
+        held += size
+    if waiting:
+        yield waiting
+
+
+def _fault(trace: Trace, prompt: int) -> NotFiniteError | None:
+    span = slice(trace.lengths[prompt])
     for index, record in enumerate(trace.blocks):
-        parts = (record.pattern, record.up, record.hidden, record.attention_factor, record.mlp_factor)
+        parts = [record.pattern[prompt, :, span, span], record.up[prompt, span], record.hidden[prompt, span]]
+        parts += [factor[prompt, span] for factor in record.factors.values()]
         if not all(bool(torch.isfinite(part).all()) for part in parts):
-            raise NotFiniteError(f"activations of layer {index} are not finite; check the weights, or use float32")
-    if not torch.isfinite(trace.logits).all():
-        raise NotFiniteError("the logits are not finite after the last layer; check the weights, or use float32")
+            return NotFiniteError(f"activations of layer {index} are not finite; check the weights, or use float32")
+    if not torch.isfinite(trace.logits[prompt, span]).all():
+        return NotFiniteError("the logits are not finite after the last layer; check the weights, or use float32")
+    return None
+
+
+def _by_layer(neurons: Sequence[NeuronId], adapter: Adapter) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for one in neurons:
+        if not (0 <= one.layer < adapter.spec.layers and 0 <= one.neuron < adapter.spec.d_mlp):
+            raise InputError(f"{one} of always_on is no neuron of {adapter.spec.name}; correct the list")
+        found.setdefault(one.layer, []).append(one.neuron)
+    return found
+
+
+def _distance(found: float, expected: float) -> float:
+    return abs(found - expected) / max(abs(expected), 1e-30)
+
+
+def _strength(nodes: Selected) -> Tensor:
+    return (nodes.activation * nodes.gradient).abs()
+
+
+def _take(nodes: Selected, index: Tensor) -> Selected:
+    return Selected(*(getattr(nodes, name)[index] for name in Selected.__dataclass_fields__))
+
+
+def _join(parts: list[Selected]) -> Selected:
+    return Selected(*(torch.cat([getattr(part, name) for part in parts]) for name in Selected.__dataclass_fields__))
 
 
 def _strongest(strength: Tensor, limit: int | None) -> Tensor:
@@ -294,57 +317,27 @@ def _strongest(strength: Tensor, limit: int | None) -> Tensor:
     return strength.sort(descending=True, stable=True).indices[:limit].sort().values
 
 
-def _edges(flows: list[tuple[Tensor, Tensor, Tensor]]) -> Edges:
-    parts = [_cells(*flow) for flow in flows]
-    if not parts:
-        return Edges(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
-    source, target, value = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    order = np.lexsort((target, source))
-    return Edges(source[order], target[order], value[order])
-
-
-def _cells(sources: Tensor, targets: Tensor, effect: Tensor) -> tuple[Ints, Ints, Floats]:
-    row, column = effect.nonzero(as_tuple=True)
-    values: Floats = effect[row, column].double().cpu().numpy()
-    return sources[column].cpu().numpy(), targets[row].cpu().numpy(), values
-
-
-def _dense_edges(cells: Floats) -> Edges:
-    source, target = cells.nonzero()
-    return Edges(source.astype(np.int64), target.astype(np.int64), cells[source, target])
-
-
-def _assemble(token_ids: list[int], metric: _Metric, chosen: _Chosen, flows: _Flows, residual: float) -> Graph:
-    nodes, listed = _nodes(chosen, flows)
-    found = np.append(np.sign(nodes.relevance) * listed, np.sign(metric.value) * _listed_metric(flows)).sum()
-    whole = np.abs(nodes.relevance).sum() + abs(metric.value)
+def _assemble(token_ids: list[int], goal: _Goal, choice: _Choice, parts: list[_Part], residual: float) -> Graph:
+    nodes, flows = choice.nodes, flows_of(len(choice.nodes), len(goal.tokens), parts)
+    activation, gradient = nodes.activation.double().cpu().numpy(), nodes.gradient.double().cpu().numpy()
+    relevance = activation * gradient
+    shown = listed(relevance, flows)
+    share, remainder = explained(relevance, shown, (goal.value, flows))
+    layer, position, neuron = (t.cpu().numpy() for t in (nodes.layer, nodes.position, nodes.neuron))
+    direct = flows.logit.sum(1)
     return Graph(
         token_ids=token_ids,
-        metric=metric.name,
-        metric_value=metric.value,
-        targets=metric.tokens.tolist(),
-        target_position=metric.position,
-        nodes=nodes,
+        metric=goal.name,
+        metric_value=goal.value,
+        targets=goal.tokens,
+        target_position=goal.position,
+        nodes=Nodes(layer, position, neuron, activation, gradient, relevance, direct, shares(relevance, shown)),
         edges=flows.edges,
-        embedding=_dense_edges(flows.embedding),
-        logit=_dense_edges(flows.logit),
-        nodes_dropped=chosen.dropped,
-        relevance_dropped=chosen.relevance_dropped,
-        explained=float(found / whole) if whole else float("nan"),
-        remainder=float(whole - found),
+        embedding=dense_edges(flows.embedding),
+        logit=dense_edges(flows.logit),
+        nodes_dropped=choice.dropped,
+        relevance_dropped=choice.relevance_dropped,
+        explained=share,
+        remainder=remainder,
         completeness_residual=residual,
     )
-
-
-def _nodes(chosen: _Chosen, flows: _Flows) -> tuple[Nodes, Floats]:
-    """Nodes, and per node the relevance that the graph lists."""
-    activation, gradient = chosen.activation.double().cpu().numpy(), chosen.gradient.double().cpu().numpy()
-    relevance = activation * gradient
-    listed = np.bincount(flows.edges.target, flows.edges.weight, len(relevance)) + flows.embedding.sum(0)
-    share = np.divide(listed, relevance, out=np.full(len(relevance), np.nan), where=relevance != 0)
-    layer, position, neuron = (t.cpu().numpy() for t in (chosen.layer, chosen.position, chosen.neuron))
-    return Nodes(layer, position, neuron, activation, gradient, relevance, flows.logit.sum(1), share), listed
-
-
-def _listed_metric(flows: _Flows) -> float:
-    return float(flows.logit.sum() + flows.embedding_logit)

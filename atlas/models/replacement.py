@@ -1,29 +1,29 @@
 """A model -> the RelP replacement model: the same forward values, a backward pass without its non-linear parts.
 
-In the backward pass every norm's scale, every attention pattern and every activation's ratio act(x)/x is a constant,
-and a product gate * up gives half of its gradient to each factor. The modules of the model are patched inside a
-`with` block; a run leaves a Trace of the constants, which is all that the matrix engine (measure/relp.py) needs, and
-with autograd on it is the oracle that the engine is tested against (arXiv 2508.21258, 2601.22594).
+In the backward pass every norm's scale, every attention pattern, every activation's ratio act(x)/x and the soft-cap's
+ratio is a constant, and a product gate * up gives half of its gradient to each factor. The modules of the model are
+patched inside a `with` block; a run leaves a Trace of the constants, which is all that the matrix engine
+(attribution.py) needs, and with autograd on it is the oracle that the engine is tested against (arXiv 2508.21258,
+2601.22594).
 
 Norms are computed in at least float32 and in float64 for a float64 model, where transformers stops at float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from atlas.errors import InputError
 from atlas.models.adapter import Adapter, Block
-from atlas.models.norm import norm_of
-
-_ATTENTION = "atlas_recorded_pattern"
+from atlas.models.norm import is_norm, norm_of
+from atlas.models.patterns import own_attention, receiving
+from atlas.models.selfcheck import capped
 
 
 @dataclass(frozen=True)
@@ -34,30 +34,34 @@ class Rules:
     freeze_attention: bool = True
     half: bool = True
     leaves: bool = False  # every activation h is cut from what made it: gradients with respect to h are direct effects
+    live_norms: frozenset[str] = frozenset()  # roles of norms (Block.norms) that stay live
 
 
 @dataclass
 class BlockTrace:
-    """Constants of one block for one prompt; T positions, N neurons, H heads."""
+    """Constants of one block; B prompts of T positions, N neurons, H heads."""
 
-    attention_factor: Tensor = field(default_factory=lambda: torch.empty(0))  # [T, 1]
-    mlp_factor: Tensor = field(default_factory=lambda: torch.empty(0))  # [T, 1]
-    pattern: Tensor = field(default_factory=lambda: torch.empty(0))  # [H, T, T], query by key
-    gate: Tensor | None = None  # [T, N] before the activation
-    up: Tensor = field(default_factory=lambda: torch.empty(0))  # [T, N]; ungated: before the activation
-    hidden: Tensor = field(default_factory=lambda: torch.empty(0))  # [T, N] the neurons
-    uncut: Tensor = field(default_factory=lambda: torch.empty(0))  # [T, N] the same, never a leaf
+    factors: dict[str, Tensor] = field(default_factory=dict)  # by role of the norm (Block.norms): [B, T, 1]
+    pattern: Tensor = field(default_factory=lambda: torch.empty(0))  # [B, H, T, T], query by key
+    gate: Tensor | None = None  # [B, T, N] before the activation
+    up: Tensor = field(default_factory=lambda: torch.empty(0))  # [B, T, N]; ungated: before the activation
+    hidden: Tensor = field(default_factory=lambda: torch.empty(0))  # [B, T, N] the neurons
+    uncut: Tensor = field(default_factory=lambda: torch.empty(0))  # [B, T, N] the same, never a leaf
 
 
 @dataclass
 class Trace:
-    """One run of the replacement model; `embedding` [T, d] and `logits` [T, V] carry gradients when autograd is on."""
+    """One run on B prompts padded on the right to T tokens; what stands in padding means nothing.
+
+    `embedding` [B, T, d] and `logits` [B, T, V] carry gradients when autograd is on.
+    """
 
     rules: Rules
+    lengths: tuple[int, ...]
     blocks: list[BlockTrace]
-    attentions: dict[nn.Module, BlockTrace]  # the same records, by attention module
     embedding: Tensor
-    final_factor: Tensor = field(default_factory=lambda: torch.empty(0))  # [T, 1]
+    final_factor: Tensor = field(default_factory=lambda: torch.empty(0))  # [B, T, 1]
+    final_stream: Tensor = field(default_factory=lambda: torch.empty(0))  # [B, T, d] after the final norm
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
@@ -66,26 +70,35 @@ class Replacement:
 
     def __init__(self, adapter: Adapter) -> None:
         self._adapter = adapter
+        self._index = {block.attention: block.index for block in adapter.blocks}
 
-    def run(self, token_ids: list[int], rules: Rules = Rules()) -> Trace:
-        """Run one prompt; safe in several threads at once.
+    def run(self, prompts: Sequence[Sequence[int]], rules: Rules = Rules()) -> Trace:
+        """Run prompts (token ids), several at once; safe in several threads at once.
 
-        Raises InputError for an empty prompt and for one longer than the model's context.
+        Padding stands on the right and attention is causal, so no token sees it. Raises InputError for an empty
+        prompt and for one longer than the model's context.
         """
-        self.check(token_ids)
-        ids = torch.tensor([token_ids], device=self._adapter.device)
-        embedding = self._adapter.embedding(ids).detach().requires_grad_(torch.is_grad_enabled())
+        for token_ids in prompts:
+            self.check(token_ids)
+        embedding = self._adapter.embedding(self._padded(prompts)).detach().requires_grad_(torch.is_grad_enabled())
         records = [BlockTrace() for _ in self._adapter.blocks]
-        attentions = {b.attention: record for b, record in zip(self._adapter.blocks, records, strict=True)}
-        trace = Trace(rules, records, attentions, embedding)
+        trace = Trace(rules, tuple(map(len, prompts)), records, embedding)
+
+        def keep(module: nn.Module, pattern: Tensor) -> Tensor:
+            records[self._index[module]].pattern = pattern.detach()
+            return pattern.detach() if rules.freeze_attention else pattern
+
         token = _RUN.set(trace)
         try:
-            trace.logits = self._adapter.model(inputs_embeds=embedding, use_cache=False).logits[0]
+            with receiving(keep):
+                body = getattr(self._adapter.model, str(self._adapter.model.base_model_prefix))
+                trace.final_stream = body(inputs_embeds=embedding, use_cache=False).last_hidden_state
+                trace.logits = self._logits(trace.final_stream)
         finally:
             _RUN.reset(token)
         return trace
 
-    def check(self, token_ids: list[int]) -> None:
+    def check(self, token_ids: Sequence[int]) -> None:
         """Raise InputError for a prompt that the model cannot read."""
         spec = self._adapter.spec
         if not token_ids:
@@ -97,6 +110,17 @@ class Replacement:
         if not 0 <= min(token_ids) <= max(token_ids) < spec.vocab:
             raise InputError(f"token ids must lie in 0..{spec.vocab - 1}; use the tokenizer of {spec.name}")
 
+    def _padded(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        ids = torch.zeros(len(prompts), max(map(len, prompts)), dtype=torch.int64)
+        for row, token_ids in enumerate(prompts):
+            ids[row, : len(token_ids)] = torch.tensor(token_ids)
+        return ids.to(self._adapter.device)
+
+    def _logits(self, stream: Tensor) -> Tensor:
+        logits: Tensor = self._adapter.unembedding(stream)
+        cap = self._adapter.logit_cap
+        return logits if cap is None else logits * cap_ratio(logits.detach(), cap)
+
 
 _RUN: ContextVar[Trace] = ContextVar("atlas_replacement_run")
 
@@ -105,7 +129,7 @@ _RUN: ContextVar[Trace] = ContextVar("atlas_replacement_run")
 def replacement(adapter: Adapter) -> Iterator[Replacement]:
     """Patch the model of an adapter; the model is as before when the block ends."""
     patched: list[nn.Module] = []
-    with _recorded_attention(adapter):
+    with own_attention(adapter.model):
         try:
             for module, forward in _patches(adapter):
                 module.forward = forward
@@ -131,29 +155,44 @@ def slope_at_zero(act: Callable[[Tensor], Tensor]) -> float:
     return float(slope)
 
 
+def cap_ratio(logits: Tensor, cap: float) -> Tensor:
+    """C * tanh(x/c) / x elementwise, 1 where x is 0."""
+    return torch.where(logits == 0, 1.0, capped(logits, cap) / torch.where(logits == 0, 1.0, logits))
+
+
 def _patches(adapter: Adapter) -> Iterator[tuple[nn.Module, Callable[[Tensor], Tensor]]]:
     for block in adapter.blocks:
-        yield block.attention_norm, _norm_forward(block.attention_norm, _store(block.index, "attention_factor"))
-        yield block.mlp_norm, _norm_forward(block.mlp_norm, _store(block.index, "mlp_factor"))
+        for role, norm in block.norms.items():
+            yield norm, _norm_forward(norm, role, block.index)
         yield block.mlp, _mlp_forward(block)
-    yield adapter.final_norm, _norm_forward(adapter.final_norm, _store(None, "final_factor"))
+    yield adapter.final_norm, _norm_forward(adapter.final_norm, "final_norm", None)
+    known = {adapter.final_norm, *(norm for block in adapter.blocks for norm in block.norms.values())}
+    for module in adapter.model.modules():  # query and key norms: nothing passes them while patterns are frozen
+        if is_norm(module) and module not in known:
+            yield module, _frozen_norm_forward(module)
 
 
-def _store(index: int | None, name: str) -> Callable[[Trace, Tensor], None]:
-    def store(trace: Trace, value: Tensor) -> None:
-        setattr(trace if index is None else trace.blocks[index], name, value)
-
-    return store
-
-
-def _norm_forward(module: nn.Module, store: Callable[[Trace, Tensor], None]) -> Callable[[Tensor], Tensor]:
+def _norm_forward(module: nn.Module, role: str, index: int | None) -> Callable[[Tensor], Tensor]:
     norm = norm_of(module)
 
     def forward(x: Tensor) -> Tensor:
-        trace = _RUN.get()
+        trace, factor = _RUN.get(), norm.factor(x)
+        if index is None:
+            trace.final_factor = factor.detach()
+        else:
+            trace.blocks[index].factors[role] = factor.detach()
+        frozen = trace.rules.freeze_norms and role not in trace.rules.live_norms
+        return norm.apply(x, factor.detach() if frozen else factor)
+
+    return forward
+
+
+def _frozen_norm_forward(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    norm = norm_of(module)
+
+    def forward(x: Tensor) -> Tensor:
         factor = norm.factor(x)
-        store(trace, factor[0].detach())
-        return norm.apply(x, factor.detach() if trace.rules.freeze_norms else factor)
+        return norm.apply(x, factor.detach() if _RUN.get().rules.freeze_norms else factor)
 
     return forward
 
@@ -163,18 +202,17 @@ def _mlp_forward(block: Block) -> Callable[[Tensor], Tensor]:
         trace = _RUN.get()
         record = trace.blocks[block.index]
         up = block.up(x)
-        record.up = up[0].detach()
+        record.up = up.detach()
         if block.gate is None:
             hidden = up * activation_ratio(block.act, up.detach())
         else:
             gate = block.gate(x)
-            record.gate = gate[0].detach()
+            record.gate = gate.detach()
             active = gate * activation_ratio(block.act, gate.detach())
             hidden = _half(active, up) if trace.rules.half else active * up
-        record.uncut = hidden[0]
-        hidden = hidden.detach().requires_grad_(torch.is_grad_enabled()) if trace.rules.leaves else hidden
-        record.hidden = hidden[0]
-        output: Tensor = block.down(record.hidden[None])
+        record.uncut = hidden
+        record.hidden = hidden.detach().requires_grad_(torch.is_grad_enabled()) if trace.rules.leaves else hidden
+        output: Tensor = block.down(record.hidden)
         return output
 
     return forward
@@ -183,39 +221,3 @@ def _mlp_forward(block: Block) -> Callable[[Tensor], Tensor]:
 def _half(a: Tensor, b: Tensor) -> Tensor:
     # The value is (ab + ab) / 2 = ab exactly in floating point; the gradients are b/2 and a/2.
     return 0.5 * (a * b.detach() + a.detach() * b)
-
-
-@contextmanager
-def _recorded_attention(adapter: Adapter) -> Iterator[None]:
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import eager_mask
-
-    AttentionInterface.register(_ATTENTION, _attention)
-    AttentionMaskInterface.register(_ATTENTION, eager_mask)
-    model: Any = adapter.model
-    before = model.config._attn_implementation
-    model.set_attn_implementation(_ATTENTION)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
-
-
-def _attention(  # noqa: PLR0917  (the signature that transformers calls)
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor,
-    scaling: float,
-    **_: object,
-) -> tuple[Tensor, Tensor]:
-    """Compute P V on [1, heads, T, head size]; the pattern P [H, T, T] is recorded and, by the rules, constant."""
-    trace = _RUN.get()
-    groups = query.shape[1] // key.shape[1]
-    scores = query @ key.repeat_interleave(groups, dim=1).transpose(2, 3) * scaling + attention_mask
-    wide = torch.promote_types(query.dtype, torch.float32)
-    pattern = torch.softmax(scores, dim=-1, dtype=wide).to(query.dtype)
-    trace.attentions[module].pattern = pattern[0].detach()
-    mixed = (pattern.detach() if trace.rules.freeze_attention else pattern) @ value.repeat_interleave(groups, dim=1)
-    return mixed.transpose(1, 2).contiguous(), pattern

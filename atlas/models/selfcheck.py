@@ -1,21 +1,25 @@
 """An adapter -> proof that its roles compute what the model computes, or a ModelError naming the module.
 
-One forward pass on a few seeded random tokens records the input and output of every part. Then each norm is
-recomputed from its weight, each MLP from gate, up, act and down, and the residual stream from the sum of its parts:
-a model that scales, clips or reorders anything is refused instead of measured wrongly.
+One forward pass on a few seeded random tokens records the input and output of every part and every attention pattern.
+Then each norm is recomputed from its gain, each attention from its pattern, value and output maps, each MLP from gate,
+up, act and down, and the residual stream from the sum of its parts: a model that scales, clips or reorders anything is
+refused instead of measured wrongly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from atlas.errors import ModelError
+from atlas.models.linear import value_and_output
 from atlas.models.norm import norm_of
+from atlas.models.patterns import mix, own_attention, receiving
 
 if TYPE_CHECKING:
     from atlas.models.adapter import Adapter, Block
@@ -24,7 +28,15 @@ _TOKENS = 8
 # float64 is held to float32's accuracy because transformers computes RMSNorm in float32 whatever the model's dtype.
 _TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 
-_Seen = dict[nn.Module, tuple[Tensor, Tensor]]  # module -> first input and first output, each [1, T, width]
+_Claim = tuple[str, Tensor, Tensor]  # what, as the roles say, as the model did
+
+
+@dataclass
+class _Seen:
+    """First input and output [1, T, width] of every part, and the patterns [1, heads, T, T] by attention module."""
+
+    parts: dict[nn.Module, tuple[Tensor, Tensor]]
+    patterns: dict[nn.Module, Tensor]
 
 
 @torch.no_grad()
@@ -33,44 +45,94 @@ def check(adapter: Adapter) -> None:
     count = min(_TOKENS, adapter.spec.context)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(adapter.spec.vocab, (1, count), generator=generator).to(adapter.device)
-    parts = _parts(adapter)
-    with _recording(list(parts)) as seen:
-        logits = adapter.model(tokens, use_cache=False).logits
+    logits = adapter.model(tokens, use_cache=False).logits
     if not torch.isfinite(logits).all():
         return
-    tolerance = _TOLERANCE[adapter.dtype]
-    for name, found, expected in _claims(adapter, seen, tokens, logits):
-        scale = expected.abs().max().clamp_min(1e-30)
-        if found.shape != expected.shape or (found - expected).abs().max() > tolerance * scale:
-            raise ModelError(
-                f"{adapter.spec.architecture} is not supported: {name} does not compute what its role says; "
-                "use a Llama- or GPT-2-shaped model"
-            )
+    with own_attention(adapter.model), _recording(list(_parts(adapter))) as seen:
+        again = adapter.model(tokens, use_cache=False).logits
+    _compare(adapter, ("softmax attention with the model's mask and scale", again, logits))
+    for claim in _claims(adapter, seen, tokens, again):
+        _compare(adapter, claim)
+
+
+def _compare(adapter: Adapter, claim: _Claim) -> None:
+    name, found, expected = claim
+    scale = expected.abs().max().clamp_min(1e-30)
+    if found.shape != expected.shape or (found - expected).abs().max() > _TOLERANCE[adapter.dtype] * scale:
+        from atlas.models.adapter import FAMILIES
+
+        raise ModelError(
+            f"{adapter.spec.architecture} is not supported: {name} does not compute what its role says; "
+            f"use a model of the families {FAMILIES}"
+        )
 
 
 def _parts(adapter: Adapter) -> Iterator[nn.Module]:
     for block in adapter.blocks:
-        yield from (block.attention_norm, block.attention, block.mlp_norm, block.mlp)
+        yield from (block.attention, block.mlp, *block.norms.values())
     yield adapter.final_norm
 
 
-def _claims(adapter: Adapter, seen: _Seen, tokens: Tensor, logits: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+def _claims(adapter: Adapter, seen: _Seen, tokens: Tensor, logits: Tensor) -> Iterator[_Claim]:
     stream = adapter.embedding(tokens)
     if adapter.position_embedding is not None:
         stream = stream + adapter.position_embedding(torch.arange(tokens.shape[1], device=tokens.device))
     for block in adapter.blocks:
-        name = f"block {block.index}"
-        yield f"the input of {name}", stream, seen[block.attention_norm][0]
-        yield f"{name} attention norm", norm_of(block.attention_norm)(stream), seen[block.attention_norm][1]
-        stream = stream + seen[block.attention][1]
-        yield f"the input of {name}'s MLP norm", stream, seen[block.mlp_norm][0]
-        yield f"{name} MLP norm", norm_of(block.mlp_norm)(stream), seen[block.mlp_norm][1]
-        yield f"{name} MLP", _mlp_output(block, seen[block.mlp][0]), seen[block.mlp][1]
-        stream = stream + seen[block.mlp][1]
-    yield "the input of the final norm", stream, seen[adapter.final_norm][0]
+        stream = yield from _block_claims(block, seen, stream)
+    yield "the input of the final norm", stream, seen.parts[adapter.final_norm][0]
     normed = norm_of(adapter.final_norm)(stream)
-    yield "the final norm", normed, seen[adapter.final_norm][1]
-    yield "the unembedding", adapter.unembedding(normed), logits
+    yield "the final norm", normed, seen.parts[adapter.final_norm][1]
+    yield "the unembedding", capped(adapter.unembedding(normed), adapter.logit_cap), logits
+
+
+def capped(logits: Tensor, cap: float | None) -> Tensor:
+    """Soft-cap logits: c * tanh(x / c); unchanged without a cap."""
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def _block_claims(block: Block, seen: _Seen, stream: Tensor) -> Generator[_Claim, None, Tensor]:
+    """Claims of one block; returns the residual stream after it."""
+
+    def attention(x: Tensor) -> Tensor:
+        value, output = value_and_output(block.attention)
+        pattern = seen.patterns[block.attention]
+        size = output.weight.shape[1] // pattern.shape[1]
+        mixed = mix(pattern, value(x).view(1, x.shape[1], -1, size).transpose(1, 2))
+        return output(mixed.transpose(1, 2).flatten(2))
+
+    name = f"block {block.index} attention"
+    norms = (block.attention_norm, block.attention_out_norm)
+    attended = yield from _half_claims(name, (block.attention, *norms), seen, stream, attention)
+    read = stream if block.parallel else stream + attended
+    name = f"block {block.index} MLP"
+    written = yield from _half_claims(
+        name, (block.mlp, block.mlp_norm, block.mlp_out_norm), seen, read, lambda x: _mlp_output(block, x)
+    )
+    return stream + attended + written
+
+
+def _half_claims(
+    name: str,
+    parts: tuple[nn.Module, nn.Module | None, nn.Module | None],
+    seen: _Seen,
+    stream: Tensor,
+    compute: Callable[[Tensor], Tensor],
+) -> Generator[_Claim, None, Tensor]:
+    """Claims of attention or MLP with the norms around it; returns what it adds to the residual stream."""
+    module, before, after = parts
+    x = stream
+    if before is not None:
+        yield f"the input of {name} norm", x, seen.parts[before][0]
+        x = norm_of(before)(x)
+        yield f"{name} norm", x, seen.parts[before][1]
+    yield f"the input of {name}", x, seen.parts[module][0]
+    y = seen.parts[module][1]
+    yield name, compute(seen.parts[module][0]), y
+    if after is not None:
+        yield f"the input of {name} output norm", y, seen.parts[after][0]
+        yield f"{name} output norm", norm_of(after)(y), seen.parts[after][1]
+        y = seen.parts[after][1]
+    return y
 
 
 def _mlp_output(block: Block, x: Tensor) -> Tensor:
@@ -81,15 +143,20 @@ def _mlp_output(block: Block, x: Tensor) -> Tensor:
 
 @contextmanager
 def _recording(modules: list[nn.Module]) -> Iterator[_Seen]:
-    seen: _Seen = {}
+    seen = _Seen({}, {})
 
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         first = args[0] if args else kwargs["hidden_states"]
-        seen[module] = (first, output[0] if isinstance(output, tuple) else output)
+        seen.parts[module] = (first, output[0] if isinstance(output, tuple) else output)
+
+    def keep(module: nn.Module, pattern: Tensor) -> Tensor:
+        seen.patterns[module] = pattern
+        return pattern
 
     handles = [module.register_forward_hook(record, with_kwargs=True) for module in modules]
     try:
-        yield seen
+        with receiving(keep):
+            yield seen
     finally:
         for handle in handles:
             handle.remove()

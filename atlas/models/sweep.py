@@ -1,30 +1,22 @@
-"""A Trace and rows of cotangents -> direct and total effects, without an autograd tape.
+"""A Trace and one row of cotangents per prompt -> total effects of every neuron and input, without an autograd tape.
 
-Between the MLPs the replacement model is linear in the residual stream, so the cotangents of many targets travel back
-together as one array [T, K, d] (positions, targets, d_model) through frozen attention and frozen norms; the effect of
-a neuron is the product of that array with its column of W_down.
+Every part of the replacement model is linear, so its backward pass is a product with the transposed maps: this sweep
+carries one cotangent [B, T, d] (prompts, positions, d_model) through all blocks with every MLP live. The maps are read
+here as well (`Maps`); direct.py carries many targets at once with the MLPs stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from atlas.errors import ModelError
-from atlas.models.adapter import Adapter, Block, bias, weight
+from atlas.models.adapter import Adapter, Block
+from atlas.models.linear import Linear, linear, value_and_output
 from atlas.models.norm import Norm, norm_of
 from atlas.models.replacement import BlockTrace, Trace, activation_ratio
-
-
-@dataclass(frozen=True)
-class Linear:
-    """One linear map: weight [out, in] and bias [out] or None."""
-
-    weight: Tensor
-    bias: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -32,196 +24,142 @@ class BlockMaps:
     """The linear parts of one block: d d_model, N neurons, H heads of size e, G key-value heads."""
 
     block: Block
-    attention_norm: Norm
+    norms: dict[str, Norm]  # by role, as in Block.norms
     value: Linear  # [G * e, d]
     output: Linear  # [d, H * e]
-    mlp_norm: Norm
     gate: Linear | None  # [N, d]
     up: Linear  # [N, d]
     down: Linear  # [d, N]
 
+    def to(self, dtype: torch.dtype) -> BlockMaps:
+        """The same maps in another dtype; nothing is copied when they are that already."""
+        return replace(
+            self,
+            norms={role: norm.to(dtype) for role, norm in self.norms.items()},
+            value=self.value.to(dtype),
+            output=self.output.to(dtype),
+            gate=None if self.gate is None else self.gate.to(dtype),
+            up=self.up.to(dtype),
+            down=self.down.to(dtype),
+        )
+
 
 @dataclass(frozen=True)
 class Maps:
-    """The linear parts of a model, in at least float32."""
+    """The linear parts of a model, given in at least float32; half precision is widened block by block, when asked."""
 
-    blocks: tuple[BlockMaps, ...]
+    stored: tuple[BlockMaps, ...]
     final_norm: Norm
-    unembedding: Linear  # [V, d]
+    unembedding: Linear  # [V, d], in the model's dtype
     dtype: torch.dtype
 
+    def block(self, index: int) -> BlockMaps:
+        """One block in `dtype`; a copy of its weights for half precision."""
+        return self.stored[index].to(self.dtype)
 
-@dataclass(frozen=True)
-class Total:
-    """Effects of everything on one metric through all paths of the replacement model."""
-
-    neurons: Tensor  # [L, T, N] dm/dh
-    embedding: Tensor  # [T, d] dm/d(token embedding), equal to dm/d(position embedding)
-    biases: float  # sum of b * dm/db over every bias
-
-
-@dataclass(frozen=True)
-class Places:
-    """Neurons at positions, each an int64 tensor [S], of one layer and sorted by position."""
-
-    neuron: Tensor
-    position: Tensor
+    def __len__(self) -> int:
+        """Number of blocks."""
+        return len(self.stored)
 
 
 def linear_maps(adapter: Adapter) -> Maps:
     """Read the linear parts of a model; nothing is copied for float32 and float64."""
     dtype = torch.promote_types(adapter.dtype, torch.float32)
     return Maps(
-        blocks=tuple(_block_maps(block, dtype) for block in adapter.blocks),
-        final_norm=_norm(adapter.final_norm, dtype),
-        unembedding=_linear(adapter.unembedding, dtype),
+        stored=tuple(map(_block_maps, adapter.blocks)),
+        final_norm=norm_of(adapter.final_norm).to(dtype),
+        unembedding=linear(adapter.unembedding),
         dtype=dtype,
     )
 
 
-def metric_rows(maps: Maps, trace: Trace, tokens: Tensor, signs: Tensor, position: int) -> Tensor:
-    """Cotangents [T, K, d] at the end of the residual stream of K signed logits at one position."""
-    rows = maps.unembedding.weight[tokens] * signs[:, None]
-    start = rows.new_zeros(len(trace.final_factor), *rows.shape)
-    start[position] = maps.final_norm.transpose(rows, trace.final_factor[position].to(maps.dtype))
-    return start
+def total_effects(
+    maps: Maps, trace: Trace, start: Tensor, visit: Callable[[int, Tensor], None]
+) -> tuple[Tensor, Tensor]:
+    """Carry cotangents [B, T, d] at the end of the residual stream down to the embeddings, every MLP live.
 
-
-def total_effects(maps: Maps, trace: Trace, start: Tensor) -> Total:
-    """Effects [T, 1, d] -> Total, with every MLP live (half rule, frozen ratios)."""
-    cotangent, neurons, biases = start, [], 0.0
-    for block, record in zip(reversed(maps.blocks), reversed(trace.blocks), strict=True):
+    `visit` gets (layer, dm/dh [B, T, N]) from the last layer to the first. Returns dm/d(token embedding) [B, T, d],
+    equal to dm/d(position embedding), and [B] in float64: the sum of b * dm/db over every bias.
+    """
+    cotangent, biases = start, start.new_zeros(len(start), dtype=torch.float64)
+    for index in reversed(range(len(maps))):
+        block, record = maps.block(index), trace.blocks[index]
         effect, passed, share = _through_mlp(block, record, cotangent)
-        neurons.append(effect)
-        cotangent, more = through_attention(block, record, cotangent + passed)
+        visit(index, effect)
+        middle = cotangent if block.block.parallel else cotangent + passed
+        attended, more = _through_attention(block, record, middle)
+        cotangent = middle + attended + passed if block.block.parallel else middle + attended
         biases += share + more
-    return Total(torch.stack(neurons[::-1])[:, :, 0], cotangent[:, 0], biases)
+    return cotangent, biases
 
 
-def target_rows(block: BlockMaps, record: BlockTrace, places: Places, gradient: Tensor) -> Tensor:
-    """Cotangents [T, S, d] before the MLP's norm of S neurons, each scaled by `gradient` [S] (closed form of J)."""
-    neuron, position = places.neuron, places.position
-    up, ratio = _at(record.up, places, gradient), _at(_ratio(block, record), places, gradient)
-    if block.gate is None or record.gate is None:
-        rows = ratio[:, None] * block.up.weight[neuron]
-    else:
-        active = ratio * _at(record.gate, places, gradient)
-        rows = 0.5 * ((ratio * up)[:, None] * block.gate.weight[neuron] + active[:, None] * block.up.weight[neuron])
-    factor = record.mlp_factor[position].to(gradient.dtype)
-    out = rows.new_zeros(len(record.up), *rows.shape)
-    out[position, torch.arange(len(neuron), device=rows.device)] = block.mlp_norm.transpose(
-        rows * gradient[:, None], factor
-    )
-    return out
-
-
-def source_effects(block: BlockMaps, cotangent: Tensor, places: Places) -> Tensor:
-    """Effects [K, S] of S neurons of one layer on K targets, from the cotangents after that layer's MLP."""
-    columns = block.down.weight.T
-    found = [cotangent[p] @ columns[neuron].T for p, neuron in _by_position(places)]
-    return torch.cat(found, dim=1) if found else cotangent.new_zeros(cotangent.shape[1], 0)
-
-
-def through_attention(block: BlockMaps, record: BlockTrace, cotangent: Tensor) -> tuple[Tensor, float]:
-    """Cotangents [T, K, d] after the attention half -> before it, and what its biases add (summed over K)."""
-    positions, count, _ = cotangent.shape
-    heads = record.pattern.shape[0]
-    size = block.output.weight.shape[1] // heads
-    mixed = (cotangent @ block.output.weight).view(positions, count, heads, size).permute(2, 0, 1, 3)
-    groups = block.value.weight.shape[0] // size
-    pattern = record.pattern.to(cotangent.dtype).transpose(1, 2)
-    summed = (
-        (pattern @ mixed.reshape(heads, positions, count * size))
-        .view(groups, heads // groups, positions, count, size)
-        .sum(1)
-    )
-    values = summed.permute(1, 2, 0, 3).reshape(positions, count, groups * size)
-    normed = values @ block.value.weight
-    share = _share(block.output.bias, cotangent) + _share(block.value.bias, values)
-    share += _share(block.attention_norm.bias, normed)
-    factor = record.attention_factor.to(cotangent.dtype)[:, None]
-    return cotangent + block.attention_norm.transpose(normed, factor), share
-
-
-def metric_biases(maps: Maps, tokens: Tensor, signs: Tensor) -> float:
-    """Sum what the biases after the last block add to the metric: final norm and unembedding."""
-    rows = maps.unembedding.weight[tokens] * signs[:, None]
-    found = _share(maps.final_norm.bias, rows)
-    return found if maps.unembedding.bias is None else found + float(maps.unembedding.bias[tokens] @ signs)
-
-
-def _through_mlp(block: BlockMaps, record: BlockTrace, cotangent: Tensor) -> tuple[Tensor, Tensor, float]:
-    effect = cotangent @ block.down.weight  # [T, 1, N]
-    ratio = _ratio(block, record)[:, None]
-    up = record.up.to(effect.dtype)[:, None]
+def _through_mlp(block: BlockMaps, record: BlockTrace, cotangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What the MLP half adds: effects of its neurons [B, T, N], cotangent before it [B, T, d], share of its biases."""
+    written, share = _out_of(block, record, "mlp_out_norm", cotangent)
+    effect = written @ block.down.weight
+    ratio, up = activation_slope(block, record), record.up.to(effect.dtype)
     if block.gate is None or record.gate is None:
         to_up = effect * ratio
         normed = to_up @ block.up.weight
-        share = _share(block.up.bias, to_up)
     else:
         to_gate = effect * ratio * up * 0.5
-        to_up = effect * ratio * record.gate.to(effect.dtype)[:, None] * 0.5
+        to_up = effect * ratio * record.gate.to(effect.dtype) * 0.5
         normed = to_gate @ block.gate.weight + to_up @ block.up.weight
-        share = _share(block.gate.bias, to_gate) + _share(block.up.bias, to_up)
-    share += _share(block.down.bias, cotangent) + _share(block.mlp_norm.bias, normed)
-    factor = record.mlp_factor.to(effect.dtype)[:, None]
-    return effect, block.mlp_norm.transpose(normed, factor), share
+        share = share + _share(block.gate.bias, to_gate)
+    share = share + _share(block.up.bias, to_up) + _share(block.down.bias, written)
+    passed, more = _out_of(block, record, "mlp_norm", normed)
+    return effect, passed, share + more
 
 
-def _ratio(block: BlockMaps, record: BlockTrace) -> Tensor:
+def _through_attention(block: BlockMaps, record: BlockTrace, cotangent: Tensor) -> tuple[Tensor, Tensor]:
+    """Cotangent [B, T, d] after the attention half -> what arrives before it through attention, share of its biases."""
+    written, share = _out_of(block, record, "attention_out_norm", cotangent)
+    pattern = record.pattern.to(cotangent.dtype)
+    prompts, heads, count, _ = pattern.shape
+    groups = block.value.weight.shape[0] * heads // block.output.weight.shape[1]
+    mixed = (written @ block.output.weight).view(prompts, count, heads, -1).transpose(1, 2)
+    summed = (pattern.transpose(2, 3) @ mixed).view(prompts, groups, heads // groups, count, -1).sum(2)
+    values = summed.transpose(1, 2).reshape(prompts, count, -1)
+    share = share + _share(block.output.bias, written) + _share(block.value.bias, values)
+    passed, more = _out_of(block, record, "attention_norm", values @ block.value.weight)
+    return passed, share + more
+
+
+def _out_of(block: BlockMaps, record: BlockTrace, role: str, cotangent: Tensor) -> tuple[Tensor, Tensor]:
+    """Cotangent of a norm's output -> of its input, and the share of its bias; unchanged where there is no norm."""
+    if role not in block.norms:
+        return cotangent, cotangent.new_zeros(len(cotangent), dtype=torch.float64)
+    norm, factor = block.norms[role], record.factors[role].to(cotangent.dtype)
+    return norm.transpose(cotangent, factor), _share(norm.bias, cotangent)
+
+
+def activation_slope(block: BlockMaps, record: BlockTrace) -> Tensor:
+    """The frozen ratio act(x)/x [B, T, N] of the gate, or of z without a gate."""
     before = record.up if record.gate is None else record.gate
     return activation_ratio(block.block.act, before.to(block.up.weight.dtype))
 
 
-def _at(values: Tensor, places: Places, like: Tensor) -> Tensor:
-    return values[places.position, places.neuron].to(like.dtype)
+def activation_slope_at(block: BlockMaps, record: BlockTrace, place: tuple[int, Tensor, Tensor]) -> Tensor:
+    """The same [n] at (prompt, positions [n], neurons [n])."""
+    before = record.up if record.gate is None else record.gate
+    return activation_ratio(block.block.act, before[place].to(block.up.weight.dtype))
 
 
-def _by_position(places: Places) -> Iterator[tuple[int, Tensor]]:
-    positions, counts = torch.unique_consecutive(places.position, return_counts=True)
-    yield from zip(positions.tolist(), torch.split(places.neuron, counts.tolist()), strict=True)
+def _share(of: Tensor | None, cotangent: Tensor) -> Tensor:
+    """Sum of b * dm/db by prompt: [B] float64."""
+    if of is None:
+        return cotangent.new_zeros(len(cotangent), dtype=torch.float64)
+    return (cotangent @ of).sum(1, dtype=torch.float64)
 
 
-def _share(of: Tensor | None, cotangent: Tensor) -> float:
-    return 0.0 if of is None else float((cotangent * of).sum())
-
-
-def _block_maps(block: Block, dtype: torch.dtype) -> BlockMaps:
-    value, output = _value_and_output(block, dtype)
+def _block_maps(block: Block) -> BlockMaps:
+    value, output = value_and_output(block.attention)
     return BlockMaps(
         block=block,
-        attention_norm=_norm(block.attention_norm, dtype),
+        norms={role: norm_of(module) for role, module in block.norms.items()},
         value=value,
         output=output,
-        mlp_norm=_norm(block.mlp_norm, dtype),
-        gate=None if block.gate is None else _linear(block.gate, dtype),
-        up=_linear(block.up, dtype),
-        down=_linear(block.down, dtype),
+        gate=None if block.gate is None else linear(block.gate),
+        up=linear(block.up),
+        down=linear(block.down),
     )
-
-
-def _value_and_output(block: Block, dtype: torch.dtype) -> tuple[Linear, Linear]:
-    parts = dict(block.attention.named_children())
-    if "v_proj" in parts and "o_proj" in parts:
-        return _linear(parts["v_proj"], dtype), _linear(parts["o_proj"], dtype)
-    if "c_attn" not in parts or "c_proj" not in parts:
-        raise ModelError(
-            f"{type(block.attention).__name__} is not supported: no value and output projections "
-            "(v_proj and o_proj, or c_attn and c_proj); use a Llama- or GPT-2-shaped model"
-        )
-    # GPT-2 keeps query, key and value in one matrix, in this order.
-    fused, size = _linear(parts["c_attn"], dtype), weight(parts["c_proj"]).shape[1]
-    return Linear(fused.weight[2 * size :], None if fused.bias is None else fused.bias[2 * size :]), _linear(
-        parts["c_proj"], dtype
-    )
-
-
-def _linear(module: nn.Module, dtype: torch.dtype) -> Linear:
-    found = bias(module)
-    return Linear(weight(module).detach().to(dtype), None if found is None else found.detach().to(dtype))
-
-
-def _norm(module: nn.Module, dtype: torch.dtype) -> Norm:
-    norm = norm_of(module)
-    shift = None if norm.bias is None else norm.bias.detach().to(dtype)
-    return replace(norm, weight=norm.weight.detach().to(dtype), bias=shift)

@@ -13,14 +13,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
-    Gemma2Config,
+    CohereConfig,
     GemmaConfig,
     GPT2Config,
     GPT2LMHeadModel,
-    GPTNeoXConfig,
+    GPTJConfig,
+    GraniteConfig,
     LlamaConfig,
     LlamaForCausalLM,
-    Olmo2Config,
+    OPTConfig,
     Phi3Config,
     PreTrainedConfig,
 )
@@ -28,6 +29,7 @@ from transformers import (
 from atlas.errors import AtlasError, InputError, ModelError
 from atlas.models.adapter import Adapter, adapt, load_model, weight
 from atlas.models.folder import revision
+from atlas.models.norm import norm_of
 
 SHARED = Path(os.environ.get("ATLAS_SHARED", Path(__file__).parents[2].parent / "shared"))
 STORY = (
@@ -172,24 +174,30 @@ def test_wrong_arguments(tmp_path: Path, folder: Path) -> None:
         load_model(folder, dtype="int4")
 
 
-def _olmo2() -> PreTrainedConfig:
-    return Olmo2Config(**TINY)
-
-
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        (_olmo2(), "no norm before attention"),
-        (Gemma2Config(**TINY, head_dim=4), "4 norms"),
-        (GemmaConfig(**TINY, head_dim=4), "input of block 0|does not compute"),
         (Phi3Config(**TINY), "no MLP up projection"),
-        (GPTNeoXConfig(**{k: v for k, v in TINY.items() if k != "num_key_value_heads"}), "no MLP up projection"),
+        (CohereConfig(**TINY), "its norms are input_layernorm, which is neither"),
+        (GPTJConfig(vocab_size=29, n_embd=16, n_layer=2, n_head=4, rotary_dim=2), "its norms are ln_1"),
+        (OPTConfig(vocab_size=29, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, ffn_dim=20), "list of"),
+        (GraniteConfig(**TINY, embedding_multiplier=3.0), "the input of block 0 attention norm"),
+        (GraniteConfig(**TINY, residual_multiplier=0.5), "the input of block 0 MLP norm"),
+        (GraniteConfig(**TINY, logits_scaling=2.0), "the unembedding"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, PreTrainedConfig) else "",
 )
 def test_other_architectures_are_refused_by_what_is_missing(config: PreTrainedConfig, says: str) -> None:
-    with pytest.raises(ModelError, match=says):
+    with pytest.raises(ModelError, match=says) as caught:
         in_memory(AutoModelForCausalLM.from_config(config))
+    assert "Gemma-2, GPT-2 or GPT-NeoX" in str(caught.value) or "list of" in says
+
+
+def test_gain_of_one_plus_weight_is_found_in_any_family() -> None:
+    torch.manual_seed(0)
+    adapter = in_memory(AutoModelForCausalLM.from_config(GemmaConfig(**TINY, head_dim=4)))
+    stored = adapter.blocks[0].mlp_norm.weight
+    assert torch.equal(norm_of(adapter.blocks[0].mlp_norm).weight, stored + 1)
 
 
 def test_self_check_names_the_module() -> None:

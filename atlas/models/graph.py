@@ -1,0 +1,131 @@
+"""What one prompt gave -> one RelP attribution graph over MLP neurons, with how much of it is explained.
+
+Explained shares. The relevance R(t) of a node is the sum of the flows from all earlier neurons, the token embeddings,
+the position embeddings and the biases (the metric m likewise, from all neurons). The part that the graph lists, from
+its own nodes and from token embeddings, divided by R(t) is the node's share e(t); position embeddings and biases are
+never listed. The graph's `explained` is the mean of e over all nodes and m, weighted by |R(t)| and |m|:
+sum(sign(R) * listed) / sum(|R|); `remainder` = sum(|R|) - sum(sign(R) * listed), in units of the metric. A share above
+1 means that what is missing is of the opposite sign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atlas.errors import ModelError
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Neurons at positions, sorted by (layer, position, neuron); arrays of n."""
+
+    layer: Ints
+    position: Ints
+    neuron: Ints
+    activation: Floats
+    gradient: Floats  # dm/dh, all paths
+    relevance: Floats  # h * dm/dh, metric units
+    direct: Floats  # h * dm/dh with every later MLP stopped, metric units
+    explained: Floats  # share of the relevance that the graph lists; NaN where the relevance is 0
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Weighted pairs of indices (into nodes, positions or targets, as the field of Graph says), zeros left out."""
+
+    source: Ints
+    target: Ints
+    weight: Floats
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One attribution graph; weights are signed flows in units of the metric."""
+
+    token_ids: list[int]
+    metric: str
+    metric_value: float
+    targets: list[int]  # token ids, positive ones first
+    target_position: int
+    nodes: Nodes
+    edges: Edges  # node -> node, sorted by (source, target)
+    embedding: Edges  # position -> node
+    logit: Edges  # node -> index into `targets`
+    nodes_dropped: int
+    relevance_dropped: float  # sum of |R| of the dropped
+    explained: float
+    remainder: float
+    completeness_residual: float  # |sum of all input relevance - m| / |m|: the numerical check of the whole graph
+
+
+class NotFiniteError(ModelError):
+    """Activations of one prompt that are not numbers; the layer is named."""
+
+
+@dataclass(frozen=True)
+class Flows:
+    """What the direct sweep of one prompt found."""
+
+    edges: Edges
+    logit: Floats  # [n, K] from nodes to the K logits
+    embedding: Floats  # [T, n] from token embeddings to nodes
+    embedding_logit: float  # all token embeddings' direct effect on the metric
+
+
+def flows_of(count: int, logits: int, parts: Sequence[tuple[Ints, Floats, Floats]]) -> Flows:
+    """Join what several sweeps of one prompt found; the K logits come first in the first part.
+
+    A part: its targets (indices into the `count` nodes), effects of the nodes [K + targets, n], of the embeddings
+    [K + targets, T].
+    """
+    _, first, inputs = parts[0]
+    embedding = np.zeros((inputs.shape[1], count))
+    found = []
+    for index, (targets, nodes, tokens) in enumerate(parts):
+        skip = 0 if index else logits
+        embedding[:, targets] = tokens[skip:].T
+        row, source = nodes[skip:].nonzero()
+        found.append((source, targets[row], nodes[skip:][row, source]))
+    source, target, weight = (np.concatenate(columns) for columns in zip(*found, strict=True))
+    order = np.lexsort((target, source))
+    return Flows(
+        edges=Edges(source[order], target[order], weight[order]),
+        logit=first[:logits].T,
+        embedding=embedding,
+        embedding_logit=float(inputs[:logits].sum()),
+    )
+
+
+def listed(nodes_relevance: Floats, flows: Flows) -> Floats:
+    """Per node the relevance that the graph lists: from its nodes and from token embeddings."""
+    found = np.bincount(flows.edges.target, flows.edges.weight, len(nodes_relevance)) + flows.embedding.sum(0)
+    return np.asarray(found, dtype=np.float64)
+
+
+def shares(relevance: Floats, shown: Floats) -> Floats:
+    """Per node the listed share of its relevance; NaN where that is 0."""
+    out = np.full(len(relevance), np.nan)
+    np.divide(shown, relevance, out=out, where=relevance != 0)
+    return out
+
+
+def explained(relevance: Floats, shown: Floats, metric: tuple[float, Flows]) -> tuple[float, float]:
+    """The graph's explained share (NaN where nothing is relevant) and the remainder in units of the metric."""
+    value, flows = metric
+    from_metric = float(flows.logit.sum() + flows.embedding_logit)
+    found = float(np.append(np.sign(relevance) * shown, np.sign(value) * from_metric).sum())
+    whole = float(np.abs(relevance).sum() + abs(value))
+    return (found / whole if whole else float("nan")), whole - found
+
+
+def dense_edges(cells: Floats) -> Edges:
+    """Edges of a dense matrix [sources, targets], zeros left out."""
+    source, target = cells.nonzero()
+    return Edges(source.astype(np.int64), target.astype(np.int64), cells[source, target])
