@@ -143,7 +143,8 @@ def _all_readers(adapter: Adapter, calibration: Calibration | None) -> list[_Rea
             f"calibration is for {calibration.up_mean.shape} (layers, neurons), {spec.name} has "
             f"{(spec.layers, spec.d_mlp)}; measure the activations of this model"
         )
-    found = [_readers(block, calibration) for block in linear_maps(adapter).blocks]
+    maps = linear_maps(adapter)
+    found = [_readers(maps.block(layer), calibration) for layer in range(len(maps))]
     for layer, reader in enumerate(found):
         parts = (reader.up, reader.gate, reader.writes, reader.combined)
         if not all(part is None or bool(torch.isfinite(part).all()) for part in parts):
@@ -170,7 +171,8 @@ def _readers(block: BlockMaps, calibration: Calibration | None) -> _Readers:
 
 
 def _folded(block: BlockMaps, rows: Tensor) -> Tensor:
-    return block.mlp_norm.transpose(rows, torch.ones_like(rows[:1, :1]))
+    norm = block.norms.get("mlp_norm")
+    return rows if norm is None else norm.transpose(rows, 1.0)
 
 
 def _means(means: NDArray[np.float64], block: BlockMaps, like: Tensor) -> Tensor:
