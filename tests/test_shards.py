@@ -167,6 +167,7 @@ def test_what_a_folder_holds(tmp_path: Path) -> None:
     assert (silent.running, silent.missing) == ((), (0, 1, 3))
     write(tmp_path, Shard("key", 0, 4))
     assert shard_sets(tmp_path)[0].failures == ()
+    assert not (tmp_path / "shard-00000-of-00004.failed.json").exists()
 
 
 def test_a_dead_process_of_this_host_is_not_waited_for(tmp_path: Path) -> None:

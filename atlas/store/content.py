@@ -18,7 +18,8 @@ _LEFT_OUT = {
     "ingests": {"started", "finished", "rows_in"},
     "labels": {"created"},
 }
-_MACHINE_FACTS = ("created", "machine", "build_command", "torch_version", "recipe_path", "python_version")
+_SPLITS = ("recipe.activations.shards", "recipe.relp.shards")
+_MACHINE_FACTS = ("created", "machine", "build_command", "torch_version", "recipe_path", "python_version", *_SPLITS)
 
 
 def table_hashes(con: duckdb.DuckDBPyConnection) -> dict[str, str]:

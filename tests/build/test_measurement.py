@@ -20,6 +20,7 @@ pytest.importorskip("torch")
 
 from small_build import DEMO, SMALL, write_recipe
 
+from atlas.build.executor import BuildOptions, build
 from atlas.build.measurement import Place, measure, status
 from atlas.build.recipe import read_recipe
 from atlas.shards import MARKER
@@ -82,6 +83,13 @@ def test_any_counts_merge_and_a_begun_set_is_completed(copy: Path, small: Path, 
     assert {path.name for path in made} == {f"shard-0000{i}-of-00005" for i in (0, 2, 3)}
     assert hash_of(tmp_path / "small.duckdb") == hash_of(small)
     assert not list((tmp_path / "small.duckdb.build").glob("relp-*"))
+
+
+def test_the_recipes_count_is_no_parameter(copy: Path, small: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(write_recipe(tmp_path, extra=SMALL.replace("shards = 2", "shards = 3")))
+    report = build(recipe, options=BuildOptions(shards=copy))
+    assert [step for step in report.steps_run if not step.startswith("table:")] == []
+    assert report.content_hash == hash_of(small)
 
 
 def test_rerun_of_a_shard_does_nothing(copy: Path, tmp_path: Path, run) -> None:
