@@ -64,7 +64,7 @@ def measure(recipe: Recipe, name: str, part: tuple[int, int], *, place: Place, p
         folder.mkdir(parents=True, exist_ok=True)
         keys = step_keys(recipe, input_hashes(recipe, cache=folder / "inputs.json"))
         context = Context(recipe, folder, shown, place.workers or _usable_cores(), place.device, keys)
-        step = _wanted(recipe, name)
+        step = _wanted(recipe, name, part[1])
         if place.folder is not None:
             refuse_other_recipe(context, step)
         shard = Shard(keys[name], *part)
@@ -135,8 +135,10 @@ def is_complete(found: Sequence[StepStatus]) -> bool:
     return all((status.step, status.key) in whole for status in found)
 
 
-def _wanted(recipe: Recipe, name: str) -> Step:
+def _wanted(recipe: Recipe, name: str, of: int) -> Step:
     step = MEASURES[name]
+    if name == "model" and of != 1:
+        raise InputError(f"the model facts are one shard, --shard asks for one of {of}; leave --shard out")
     if not step.wanted(recipe):
         raise InputError(f"{recipe.origin.name} asks for no {step.title}; set its section [{name}] to more than none")
     return step

@@ -126,6 +126,11 @@ def test_a_step_that_the_recipe_does_not_ask_for(tmp_path: Path, run) -> None:
     assert done.code == 2 and "small.toml asks for no attribution graphs; set its section [relp]" in done.err
 
 
+def test_the_model_facts_are_one_shard(tmp_path: Path, run) -> None:
+    done = run("measure", "model", write_recipe(tmp_path), "--shard", "1/3")
+    assert done.code == 2 and "the model facts are one shard" in done.err
+
+
 @pytest.mark.parametrize("command", ["build", "measure"])
 def test_shards_of_another_recipe_are_refused(copy: Path, tmp_path: Path, run, command: str) -> None:
     other = write_recipe(tmp_path, extra=SMALL.replace("tokens = 12", "tokens = 11"))
