@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -70,11 +70,18 @@ class ShardDraft:
 
     def write(self, table: str, data: pa.Table) -> None:
         """Write one table of the contract; columns are cast to the contract's types or the write fails."""
-        schema = SHARDS[table]
+        self.write_parts(table, [data])
+
+    def write_parts(self, table: str, parts: Iterable[pa.Table]) -> None:
+        """Write one table of the contract that is made part by part, so that only one is in memory."""
+        schema, rows = SHARDS[table], 0
         repeated = [name for name in schema.names if name in REPEATED]
-        columns = data.select(schema.names).cast(schema)
-        pq.write_table(columns, self.folder / f"{table}.parquet", compression="zstd", use_dictionary=repeated)
-        self.rows[table] = data.num_rows
+        path = self.folder / f"{table}.parquet"
+        with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=repeated) as writer:
+            for part in parts:
+                writer.write_table(part.select(schema.names).cast(schema))
+                rows += part.num_rows
+        self.rows[table] = rows
 
 
 @dataclass(frozen=True)

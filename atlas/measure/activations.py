@@ -11,6 +11,7 @@ import queue
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 
@@ -20,10 +21,11 @@ import torch
 from torch import Tensor
 
 from atlas.errors import InputError
-from atlas.measure.accumulators import BINS, Ints, Tally, TokenLayer, TokenSums
+from atlas.measure.accumulators import BINS, Tally
 from atlas.measure.batches import (
     Batch,
     Counts,
+    Ints,
     Reading,
     documents_in,
     one_thread,
@@ -34,12 +36,13 @@ from atlas.measure.batches import (
 from atlas.measure.calibration import Calibration, Levels, calibrate, not_finite
 from atlas.measure.candidates import Firings, Positions, Selector
 from atlas.measure.corpus import Corpus, context_length
-from atlas.measure.exemplars import Candidates, Exemplars, position_hash, priority
+from atlas.measure.exemplars import Candidates, Exemplars, position_hash, priority, ranks
 from atlas.measure.tap import Reached, Tap, Written, calibration_sums, output_factor_sum, tapped
+from atlas.measure.token_sums import TokenLayer, TokenSums
 from atlas.models.adapter import Adapter
 from atlas.progress import Progress
 from atlas.shards import Shard, ShardDraft, new_shard
-from atlas.tables import IDS, SHARDS
+from atlas.tables import IDS
 
 __all__ = ["ActivationOptions", "measure"]
 
@@ -56,13 +59,15 @@ class ActivationOptions:
     window: int = 8  # positions kept on either side of an exemplar
     fire_quantile: float = 0.98
     calibration_tokens: int = 4096  # from all over the corpus
+    token_rows: int = 60_000_000  # (neuron, sign, token) triples held: 1.9 GB (token_sums.py)
     skip_bos: bool = True
     block_documents: int = 256
 
     def __post_init__(self) -> None:
         if not 0.5 < self.fire_quantile < 1:
             raise InputError(f"fire_quantile is {self.fire_quantile}; use a share between 0.5 and 1")
-        for name, least in {"top": 1, "strata": 0, "per_stratum": 1, "window": 0, "calibration_tokens": 1}.items():
+        least_of = {"top": 1, "strata": 0, "per_stratum": 1, "window": 0, "calibration_tokens": 1, "token_rows": 1}
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; use at least {least}")
 
@@ -83,10 +88,14 @@ def measure(
     are left out of all statistics, token counts and exemplars (with `skip_bos`); they do appear in windows. Rows are
     sorted by layer, neuron, polarity (+1 first), stratum, rank; by token id; by context id. calib_gate is NULL without
     a gate, calib_out without a norm on the MLP's output; min and max are NULL for a shard without a counted position.
-    Facts of the marker: documents, documents_empty, contexts, tokens (BOS included), excluded_positions.
+    Facts of the marker: documents, documents_empty, contexts, tokens (BOS included), excluded_positions and
+    token_firings_dropped: firings left out of token_stats because the layer held more than its share of `token_rows`
+    triples. While that is 0 token_stats is exact; beyond, the rarer tokens of a neuron are missing or low in n and sum,
+    and what is kept depends on the number of shards, though not on workers. No other table has such a bound.
 
-    Memory: 1.3 kB + 2 (top + strata * per_stratum) * (60 + 8 window) bytes a neuron and 0.5 kB a neuron and worker;
-    30 bytes per distinct (neuron, sign, token) that fired; one batch a worker; calibration (calibration.py).
+    Memory, whatever the length of the corpus: 1.3 kB + 2 (top + strata * per_stratum) * (60 + 8 window) bytes a neuron
+    and 0.5 kB a neuron and worker; 32 bytes per distinct (neuron, sign, token) that fired, at most `token_rows`; the
+    contexts that exemplars point into; one block of documents; one batch a worker; calibration (calibration.py).
     Raises InputError for the corpus and options, ModelError for activations that are not finite.
     """
     reading = Reading(
@@ -137,10 +146,13 @@ class _Pass:
         self._tallies: queue.SimpleQueue[Tally] = queue.SimpleQueue()
         self._sums = np.zeros((spec.layers, 7, spec.d_mlp))
         self._output_factors = np.zeros(spec.layers)
-        self._tokens = [TokenLayer(spec.vocab) for _ in range(spec.layers)]
+        self._tokens = [
+            TokenLayer(spec.vocab, 2 * spec.d_mlp, options.token_rows // spec.layers) for _ in range(spec.layers)
+        ]
         self._token_counts = np.zeros(spec.vocab, dtype=np.int64)
         self._contexts: dict[int, tuple[int, int, tuple[int, ...]]] = {}
         self._pruned_at = 4096
+        self._dropped = 0
 
     def look(self, batch: Batch) -> _Found:
         """Run one batch."""
@@ -149,14 +161,13 @@ class _Pass:
         with self._tally() as tally:
 
             def receive(reached: Reached) -> None:
-                layer = reached.block.index
+                layer, every = reached.block.index, reached.activation
                 means = calibration_sums(reached, rows)  # first, while its tensors are in the cache
-                every = reached.activation
-                every = every.to(torch.promote_types(every.dtype, torch.float32))
                 values = every[: len(rows)]
-                sums = tally.add(layer, values)
-                found.sums.append(torch.cat([sums, means]).cpu())
-                firings, candidates = self._selector.select(layer, values.float(), every.float(), positions)
+                bars = self._selector.bars(layer, values)
+                dense = tally.add(layer, values, -bars.any[1::2], bars.any[::2])
+                found.sums.append(torch.cat([dense.sums, means]).cpu())
+                firings, candidates = self._selector.select(layer, dense, bars, every, positions)
                 found.firings.append(firings)
                 found.candidates.append(candidates)
 
@@ -192,13 +203,14 @@ class _Pass:
     def write(self, draft: ShardDraft) -> None:
         """Write the five tables."""
         self._prune()
-        tokens = [layer.result() for layer in self._tokens]
-        draft.write("neuron_stats", self._neuron_stats(tokens))
-        draft.write("exemplars", self._exemplar_table())
+        fired = np.zeros((len(self._tokens), 2 * self._adapter.spec.d_mlp), dtype=np.int64)
+        draft.write_parts("token_stats", self._token_tables(fired))
+        draft.write("neuron_stats", self._neuron_stats(fired.reshape(-1, 2)))
+        draft.write_parts("exemplars", self._exemplar_tables())
         draft.write("contexts", self._context_table())
-        draft.write("token_stats", _token_table(tokens, self._adapter.spec.vocab))
         ids = np.flatnonzero(self._token_counts)
         draft.write("token_counts", pa.table({"token_id": ids, "n": self._token_counts[ids]}))
+        draft.facts["token_firings_dropped"] = self._dropped
 
     @contextmanager
     def _tally(self) -> Iterator[Tally]:
@@ -216,14 +228,13 @@ class _Pass:
         self._contexts = {key: value for key, value in self._contexts.items() if key in kept}
         self._pruned_at = 2 * len(self._contexts) + 4096
 
-    def _neuron_stats(self, tokens: list[TokenSums]) -> pa.Table:
+    def _neuron_stats(self, fired: Ints) -> pa.Table:
         spec, count = self._adapter.spec, int(self._token_counts.sum())
         total = Tally(self._calibration, self._adapter.device)
         while not self._tallies.empty():
             total.merge(self._tallies.get())
         sums = self._sums.transpose(1, 0, 2).reshape(7, -1)
         hist = total.hist.cpu().numpy().reshape(-1)
-        fired = np.concatenate([_fired(sums, spec.vocab, spec.d_mlp) for sums in tokens])
         calibration = {
             name: getattr(self._calibration, name).ravel() for name in ("fire_pos", "fire_neg", "hist_lo", "hist_hi")
         }
@@ -251,8 +262,25 @@ class _Pass:
         absent = [block.mlp_out_norm is None for block in self._adapter.blocks]
         return pa.array(np.repeat(self._output_factors, width), mask=np.repeat(absent, width))
 
-    def _exemplar_table(self) -> pa.Table:
-        spec, kept, window = self._adapter.spec, self._exemplars.kept, self._exemplars.kept.window
+    def _token_tables(self, fired: Ints) -> Iterator[pa.Table]:
+        """Rows by layer, neuron, sign (+1 first) and token id, a layer at a time; `fired` gains firings by side."""
+        for layer, tokens in enumerate(self._tokens):
+            sums = tokens.result()
+            fired[layer] = tokens.fired(sums)
+            self._dropped += int(tokens.dropped.sum())
+            self._tokens[layer] = tokens.emptied()
+            yield _token_table(layer, sums, self._adapter.spec.vocab)
+
+    def _exemplar_tables(self) -> Iterator[pa.Table]:
+        """Rows by layer, neuron, sign (+1 first), stratum and rank, a layer at a time."""
+        spec, group = self._adapter.spec, self._exemplars.kept.group
+        lists = 2 * spec.d_mlp * (self._exemplars.strata + 1)
+        ends = np.searchsorted(group, np.arange(spec.layers + 1) * lists)
+        for first, last in pairwise(ends.tolist()):
+            yield self._exemplar_table(self._exemplars.part(first, last))
+
+    def _exemplar_table(self, kept: Candidates) -> pa.Table:
+        spec, window = self._adapter.spec, kept.window
         place, stratum = np.divmod(kept.group, self._exemplars.strata + 1)
         neuron, negative = np.divmod(place, 2)
         half = window.shape[1] // 2
@@ -265,7 +293,7 @@ class _Pass:
                 "neuron": neuron % spec.d_mlp,
                 "polarity": 1 - 2 * negative,
                 "stratum": stratum,
-                "rank": self._exemplars.ranks(),
+                "rank": ranks(kept.group),
                 "activation": kept.value,
                 "context_id": kept.context_id,
                 "position": kept.position,
@@ -288,19 +316,10 @@ class _Pass:
         )
 
 
-def _fired(sums: TokenSums, vocab: int, d_mlp: int) -> Ints:
-    """Count firings by neuron and sign: [d_mlp, 2]."""
-    counts = np.bincount(sums.key // vocab, weights=sums.n, minlength=2 * d_mlp)
-    return counts.astype(np.int64).reshape(d_mlp, 2)
-
-
-def _token_table(tokens: list[TokenSums], vocab: int) -> pa.Table:
-    """Rows by layer, neuron, sign (+1 first) and token id."""
-    schema = SHARDS["token_stats"]
-    parts = [schema.empty_table()]
-    for layer, sums in enumerate(tokens):
-        side, token = np.divmod(sums.key, vocab)
-        columns = {
+def _token_table(layer: int, sums: TokenSums, vocab: int) -> pa.Table:
+    side, token = np.divmod(sums.key, vocab)
+    return pa.table(
+        {
             "layer": np.full(len(side), layer),
             "neuron": side // 2,
             "polarity": 1 - 2 * (side % 2),
@@ -310,5 +329,4 @@ def _token_table(tokens: list[TokenSums], vocab: int) -> pa.Table:
             "max": sums.high,
             "min": sums.low,
         }
-        parts.append(pa.table(columns).cast(schema))
-    return pa.concat_tables(parts)
+    )

@@ -1,7 +1,7 @@
 """Activations of one block of a batch -> the few that may enter an exemplar list, and all firings.
 
-A dense comparison with the smaller of two bars (firing threshold, weakest kept exemplar) leaves about 4 % of the
-values; everything else happens on these.
+A dense comparison (accumulators.py) with the smaller of two bars (firing threshold, weakest kept exemplar) leaves
+about 4 % of the values; everything else happens on these.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from atlas.measure.accumulators import Dense
 from atlas.measure.batches import Batch
 from atlas.measure.calibration import Calibration
 from atlas.measure.exemplars import (
@@ -31,7 +32,6 @@ from atlas.measure.exemplars import (
 )
 
 Mask = npt.NDArray[np.bool_]
-
 _MANY = 1 << 14
 _LEAST = np.nextafter(np.float32(0), np.float32(1))
 
@@ -75,6 +75,14 @@ class _Sparse:
         return self.at(np.flatnonzero(mask))  # one scan of the mask, then plain gathers: twice as fast as three masks
 
 
+@dataclass(frozen=True)
+class Bars:
+    """Smallest |a| by side [2 d_mlp]: that may enter a list of the strongest; that does, or fires."""
+
+    kept: Floats
+    any: Floats
+
+
 class Selector:
     """What one model, calibration and set of exemplar lists select from a batch."""
 
@@ -89,49 +97,53 @@ class Selector:
         edges = calibration.edges.transpose(0, 2, 1, 3)
         self._edges = np.ascontiguousarray(edges).reshape(layers, 2 * self._width, -1)
 
-    def select(self, layer: int, values: Tensor, every: Tensor, positions: Positions) -> tuple[Firings, Candidates]:
+    def bars(self, layer: int, values: Tensor) -> Bars:
+        """Find the bars for a batch of one layer, `values` [counted positions, d_mlp]."""
+        kept = strength_of(self._limits(layer)[:, 0])
+        if not kept.any() and len(values) > self._top:
+            kept = _batch_bars(values.float(), self._top)
+        kept = np.maximum(kept, _LEAST)
+        return Bars(kept, np.minimum(self._fires[layer], kept))
+
+    def select(
+        self, layer: int, dense: Dense, bars: Bars, every: Tensor, positions: Positions
+    ) -> tuple[Firings, Candidates]:
         """Select the firings (above fire_pos, below fire_neg) and the candidates.
 
-        `values` [counted positions, d_mlp] and `every` [positions without padding, d_mlp] are float32.
+        `dense` holds what lies beyond `bars.any`; `every` [positions without padding, d_mlp], counted ones first.
         """
-        limits = self._exemplars.limit.reshape(-1, 2 * self._width, self._exemplars.strata + 1)[layer]
-        kept = self._kept(values, limits)
-        strong = self._strong(values, np.minimum(self._fires[layer], kept))
+        limits, strong = self._limits(layer), self._strong(dense)
         strength = np.abs(strong.value)
         firing = strong
-        if (kept < self._fires[layer]).any():  # later on, lists hold nothing that does not fire
+        if (bars.any < self._fires[layer]).any():  # later on, lists hold nothing that does not fire
             firing = strong.where(strength >= self._fires[layer].take(strong.side))
-        chosen = [self._strongest(strong, strength, kept)]
+        chosen = [self._strongest(strong, strength, bars.kept)]
         if self._exemplars.strata:
-            chosen.append(self._weak(layer, values, positions, limits))
+            chosen.append(self._weak(layer, every, positions, limits))
         if self._exemplars.strata > 1:
             chosen.append(self._sampled(layer, firing, positions, limits))
         fires = Firings(firing.side, positions.batch.token.take(firing.row), firing.value)
         return fires, self._candidates(layer, chosen, every, positions)
 
-    def _kept(self, values: Tensor, limits: Words) -> Floats:
-        """Find the smallest |a| by side that may enter a list of the strongest."""
-        kept = strength_of(limits[:, 0])
-        if not kept.any() and len(values) > self._top:
-            kept = _batch_bars(values, self._top)
-        return np.maximum(kept, _LEAST)
+    def _limits(self, layer: int) -> Words:
+        limits: Words = self._exemplars.limit.reshape(-1, 2 * self._width, self._exemplars.strata + 1)[layer]
+        return limits
 
-    def _strong(self, values: Tensor, bars: Floats) -> _Sparse:
-        flat, value = _outside(values, -bars[1::2], bars[::2])
-        row = flat // self._width
-        side = flat
+    def _strong(self, dense: Dense) -> _Sparse:
+        row = dense.flat // self._width
+        side = dense.flat
         side -= row * self._width
         side += side
-        side += value < 0
-        return _Sparse(row, side, value)
+        side += dense.value < 0
+        return _Sparse(row, side, dense.value)
 
     def _strongest(self, strong: _Sparse, strength: Floats, kept: Floats) -> tuple[_Sparse, Ints, Words]:
         found = strong.where(strength >= kept.take(strong.side))
         return found, np.zeros(len(found.row), dtype=np.int64), strength_order(found.value)
 
-    def _weak(self, layer: int, values: Tensor, positions: Positions, limits: Words) -> tuple[_Sparse, Ints, Words]:
+    def _weak(self, layer: int, every: Tensor, positions: Positions, limits: Words) -> tuple[_Sparse, Ints, Words]:
         rows, bars = positions.weak, limits[:, 1]
-        found = values.index_select(0, torch.from_numpy(rows).to(values.device)).cpu().numpy().ravel()
+        found = every.index_select(0, torch.from_numpy(rows).to(every.device)).float().cpu().numpy().ravel()
         place = layer * self._width + np.arange(self._width)
         order = priority(positions.hashes[rows][:, None], place[None, :])
         near = np.flatnonzero(order <= np.maximum(bars[::2], bars[1::2]))  # few, once lists are full
@@ -179,7 +191,7 @@ class Selector:
         index *= self._width
         index += neuron[:, None]
         flat = torch.from_numpy(index.ravel()).to(every.device)
-        shown: Floats = every.reshape(-1).index_select(0, flat).cpu().numpy().reshape(index.shape)
+        shown: Floats = every.reshape(-1).index_select(0, flat).float().cpu().numpy().reshape(index.shape)
         return shown
 
 
@@ -196,30 +208,3 @@ def _batch_bars(values: Tensor, top: int) -> Floats:
     ]
     bars: Floats = torch.stack(ends, dim=1).clamp(min=0).view(-1).cpu().numpy()
     return bars
-
-
-def _outside(values: Tensor, low: Floats, high: Floats) -> tuple[Ints, Floats]:
-    """Flat indices and values where a <= low or a >= high, by rising index."""
-    if values.device.type != "cpu":
-        bars = (torch.from_numpy(bar).to(values.device) for bar in (low, high))
-        found = ((values <= next(bars)) | (values >= next(bars))).view(-1).nonzero().view(-1)
-        return found.cpu().numpy(), values.view(-1)[found].cpu().numpy()
-    array: Floats = values.numpy()
-    padded = np.empty(array.size + array.size // 8, dtype=np.bool_)
-    mask = padded[: array.size].reshape(array.shape)
-    np.greater_equal(array, high, out=mask)
-    mask |= np.less_equal(array, low)
-    flat = _true(padded, array.size)
-    return flat, array.ravel().take(flat)
-
-
-def _true(padded: Mask, size: int) -> Ints:
-    """Indices of the true ones of the first `size` entries; the rest of `padded` is scratch.
-
-    numpy's search is made for less than 10 % and takes up to 3 times as long just below: true padding lifts it over.
-    """
-    count = np.count_nonzero(padded[:size])
-    if not size // 32 < count <= size // 10:
-        return np.flatnonzero(padded[:size])
-    padded[size:] = True
-    return np.flatnonzero(padded)[:count]

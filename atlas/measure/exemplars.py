@@ -9,7 +9,7 @@ broken by (context, position), so lists of shards can be merged.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -41,14 +41,16 @@ class Candidates:
 
 
 class Exemplars:
-    """The running lists of a model. Memory: about 60 + 4 (2 w + 1) bytes an entry, twice while lists are sorted."""
+    """The running lists of a model. Memory: about 40 + 4 (2 w + 1) bytes an entry, 40 of them again while sorting."""
 
     def __init__(self, neurons: int, *, top: int, strata: int, per_stratum: int, window: int) -> None:
         self.strata = strata
         lists = neurons * 2 * (strata + 1)
         self._size = np.where(np.arange(lists) % (strata + 1) == 0, top, per_stratum)
         self.limit = np.full(lists, _OPEN)  # the worst `order` that may still enter; read by other threads
-        self.kept = empty_candidates(window)
+        self.kept = _entries(empty_candidates(window))
+        self._slots = np.empty(0, dtype=np.int64)  # rows of _windows, by entry: windows stay where they are
+        self._windows: Floats = np.empty((0, 2 * window + 1), dtype=np.float32)
         self._waiting: list[Candidates] = []
         self._count = 0
 
@@ -61,10 +63,12 @@ class Exemplars:
 
     def flush(self) -> None:
         """Sort the offered candidates into the lists."""
-        merged = _concat([self.kept, *self._waiting])
+        merged = _concat([self.kept, *map(_entries, self._waiting)])
+        chosen = self.best(merged.group, merged.order, merged.context_id, merged.position)
+        self._slots = self._place(chosen)
         self._waiting, self._count = [], 0
-        self.kept = _take(merged, self.best(merged.group, merged.order, merged.context_id, merged.position))
-        full = self.ranks() == self._size[self.kept.group] - 1
+        self.kept = _take(merged, chosen)
+        full = ranks(self.kept.group) == self._size[self.kept.group] - 1
         limit = self.limit.copy()
         limit[self.kept.group[full]] = self.kept.order[full]
         self.limit = limit  # replaced as a whole: a reader sees the old or the new one, both are safe
@@ -72,16 +76,41 @@ class Exemplars:
     def best(self, group: Ints, order: Words, context_id: Ints, position: Ints) -> Ints:
         """Choose the candidates that their lists have room for: indices by (list, order, context, position)."""
         by = _sorted(group.astype(np.uint64) << _ORDER_BITS | order, context_id, position)
-        return by[_ranks(group[by]) < self._size[group[by]]]
+        return by[ranks(group[by]) < self._size[group[by]]]
 
-    def ranks(self) -> Ints:
-        """Rank of every kept entry within its list, from 0."""
-        return _ranks(self.kept.group)
+    def part(self, first: int, last: int) -> Candidates:
+        """Kept entries `first` to `last` by (list, rank), with their windows; call `flush` before."""
+        found = _take(self.kept, np.arange(first, last))
+        return replace(found, window=self._windows[self._slots[first:last]])
+
+    def _place(self, chosen: Ints) -> Ints:
+        """Put the windows of new entries where those of dropped ones were; slots of the chosen, in their order."""
+        held = len(self._slots)
+        new = np.flatnonzero(chosen >= held)
+        left = np.ones(len(self._windows), dtype=np.bool_)
+        left[self._slots[chosen[chosen < held]]] = False
+        free = np.flatnonzero(left)
+        if (more := len(new) - len(free)) > 0:
+            free = np.append(free, np.arange(len(self._windows), len(self._windows) + more))
+            room = np.empty((more, self._windows.shape[1]), dtype=np.float32)
+            self._windows = np.concatenate([self._windows, room])
+        offered = np.concatenate([part.window for part in self._waiting]) if self._waiting else self._windows[:0]
+        self._windows[free[: len(new)]] = offered[chosen[new] - held]
+        slots = np.append(self._slots, free[: len(new)])
+        source = chosen.copy()
+        source[new] = held + np.arange(len(new))
+        placed: Ints = slots[source]
+        return placed
+
+
+def _entries(found: Candidates) -> Candidates:
+    """Candidates without their windows."""
+    return replace(found, window=np.empty((len(found.group), 0), dtype=np.float32))
 
 
 def _sorted(packed: Words, context_id: Ints, position: Ints) -> Ints:
     """Sort by (packed, context, position); one integer sort, then only equal integers by the rest."""
-    by = np.argsort(packed, kind="stable")  # what is kept comes sorted: a third of the time
+    by = np.argsort(packed)
     found = packed[by]
     same = found[1:] == found[:-1]
     tied = np.flatnonzero(np.append(same, False) | np.append(False, same)[: len(found)]) if len(found) else by
@@ -90,7 +119,7 @@ def _sorted(packed: Words, context_id: Ints, position: Ints) -> Ints:
     return by
 
 
-def _ranks(group: Ints) -> Ints:
+def ranks(group: Ints) -> Ints:
     """Rank within runs of equal values of a sorted array."""
     first = np.flatnonzero(np.append(True, group[1:] != group[:-1])[: len(group)])
     return np.arange(len(group)) - np.repeat(first, np.diff(np.append(first, len(group))))

@@ -181,6 +181,7 @@ def test_marker_counts_everything(tmp_path: Path) -> None:
         "contexts": len(every.tokens),
         "tokens": sum(map(len, every.tokens.values())),
         "excluded_positions": every.excluded,
+        "token_firings_dropped": 0,
     }
     assert facts["documents_empty"] > 0
 
@@ -293,7 +294,7 @@ def test_batch_size_changes_no_answer(tmp_path: Path, changes: dict[str, int]) -
 def test_token_runs_join_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter, corpus = brute_force.model("llama"), brute_force.corpus()
     one = measured(adapter, corpus, tmp_path / "a")["token_stats"]
-    monkeypatch.setattr("atlas.measure.accumulators._FLUSH", 10)
+    monkeypatch.setattr("atlas.measure.token_sums._FLUSH", 10)
     monkeypatch.setattr("atlas.measure.exemplars._FLUSH", 10)
     monkeypatch.setattr("atlas.measure.candidates._MANY", 10)
     other = measured(adapter, corpus, tmp_path / "b")["token_stats"]
