@@ -106,9 +106,10 @@ def measure_weights(context: Context, root: Path, shard: Shard) -> None:
 def measure_wiring(context: Context, root: Path, shard: Shard) -> None:
     """Weights and calibration means -> strongest connections of every neuron."""
     from atlas.measure.wiring import measure, read_calibration
+    from atlas.models.tensors import in_files
 
     measure(
-        context.adapter,
+        in_files(context.model_source, device=context.device),
         read_calibration(context.root("activations")),
         root,
         shard=shard,

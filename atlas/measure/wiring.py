@@ -1,14 +1,24 @@
-"""Weights (and calibration means) -> each neuron's strongest connections to earlier and later MLPs.
+"""MLP weights (and calibration means) -> each neuron's strongest connections to earlier and later MLPs.
 
 A connection m -> n is what neuron m writes, read by neuron n at the same token through the residual stream, with the
-gain of n's norm folded in: c_up and c_gate. Its strength is A_n * c_gate + B_n * c_up with A_n = E[r u act'(g)] and
-B_n = E[r act(g)] from the activation pass; without them it is |c_up| + |c_gate| with their common sign, 0 when the
-signs differ. Tiles (source layer, target layer) pass through a running top list per neuron, so memory does not grow
-with the number of tiles.
+gains of the norms in between folded in: c_up and c_gate. Its strength is A_n * c_gate + B_n * c_up with
+A_n = E[r u act'(g)] and B_n = E[r act(g)] from the activation pass, r being the factor of the norm before n's MLP.
+Where a norm stands behind m's MLP, the strength is also multiplied by the mean E[r_m] of that norm's factor: an
+approximation, which takes r_m and n's regime as independent. Without calibration the strength is |c_up| + |c_gate| with
+their common sign, 0 when the signs differ. Attention paths are not part of it.
+
+Tiles (source layer, target layer) are computed in pieces of some target neurons, and what a piece may add to the
+running lists is picked out while it is in the cache (atlas.models.toplists). GROUP target layers are held while the
+source layers stream past, so a source is read layers / GROUP times.
+
+Memory, with M = one matrix [d_mlp, d_model] in float32 (180 MB for a 7B model) and N = d_mlp: GROUP + 3 times M
+(2 GROUP + 3 without calibration), PIECE numbers for each thread, and lists of 320 N bytes for each of the shard's
+layers (7B: 3.5 MB). Nothing else grows with the number of layers.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,51 +32,58 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atlas.errors import InputError, ModelError
-from atlas.models.adapter import Adapter
-from atlas.models.ranking import largest, ordered
-from atlas.models.sweep import BlockMaps, linear_maps
-from atlas.models.threads import in_order, one_core
+from atlas.measure.batches import work_in_order
+from atlas.measure.wiring_columns import agreement, wiring_table
+from atlas.models.tensors import MlpTensors
+from atlas.models.threads import one_core
+from atlas.models.toplists import Axis, Found, empty_lists, floors, merge, strongest
 from atlas.progress import Progress, Quiet
-from atlas.shards import Shard, new_shard, shard_files
+from atlas.shards import REPEATED, Shard, ShardDraft, new_shard, shard_files
 from atlas.tables import SHARDS
 
-_ROWS = 512  # target neurons of one piece of a tile; with 11,008 source neurons 22 MB in float32
-_PAIRS = 1 << 14  # listed pairs whose columns are recomputed at once
-_DIRECTIONS = ("downstream", "upstream")
+GROUP = 4  # target layers held at once
+PIECE = {"cpu": 1 << 22, "cuda": 1 << 26}  # numbers of one piece of a tile: 16 MB for each thread, 256 MB on a GPU
+_FEWEST = 256  # target neurons of a piece: enough blocks to bound the lists of the columns
+_STEP = 1024  # neurons whose weights are folded at once
+_AXES: tuple[tuple[str, Axis], ...] = (("downstream", "columns"), ("upstream", "rows"))
+
+Lists = dict[tuple[str, int], Tensor]  # (direction, layer) -> packed lists [2 signs, N, top] (toplists)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Means over the corpus, [layers, neurons]: A = E[r u act'(g)] (None: ungated), B = E[r act(g)] (or r act'(z))."""
+    """Means over the corpus: A = E[r u act'(g)] (None: ungated) and B = E[r act(g)] (or r act'(z)), [layers, neurons].
+
+    out_mean [layers] = E[r_s] of the norm behind each layer's MLP; None for models without one.
+    """
 
     gate_mean: NDArray[np.float64] | None
     up_mean: NDArray[np.float64]
+    out_mean: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
-class _Readers:
-    """What the neurons of one layer read and write; all [N, d] in at least float32."""
+class _Piece:
+    """Some target neurons of one tile; `reads` is one matrix [N, d], or up and gate; `writes` is [d, N]."""
 
-    up: Tensor  # with the norm's gain
-    gate: Tensor | None
-    raw_up: Tensor
-    raw_gate: Tensor | None
+    source: int
+    target: int
+    rows: slice
+    reads: tuple[Tensor, ...]
     writes: Tensor
-    combined: Tensor | None  # A * gate + B * up: one product instead of two; None without calibration
+    floors: dict[str, Tensor]  # direction -> [2, lines], for the owned layers
 
 
-@dataclass
-class _Lists:
-    """Running lists of one layer's neurons in one direction: strengths and packed ids [2 signs, N, top]."""
+@dataclass(frozen=True)
+class _Ranking:
+    """One run: what is read, whose lists are made, and how long they are."""
 
-    strength: Tensor
-    other: Tensor
-
-    def merge(self, sign: int, strength: Tensor, other: Tensor) -> None:
-        """Keep the strongest of what is there and [N, K] new ones."""
-        top = self.strength.shape[2]
-        values, names = ordered(torch.cat([self.strength[sign], strength], 1), torch.cat([self.other[sign], other], 1))
-        self.strength[sign], self.other[sign] = values[:, :top], names[:, :top]
+    tensors: MlpTensors
+    calibration: Calibration | None
+    owned: frozenset[int]
+    top: int
+    lists: Lists
+    scratch: threading.local
 
 
 def read_calibration(activations: Path) -> Calibration:
@@ -74,20 +91,21 @@ def read_calibration(activations: Path) -> Calibration:
 
     Raises ShardError when shards are missing or damaged.
     """
-    names = ["layer", "neuron", "n_tokens", "calib_gate", "calib_up"]
+    names = ["layer", "neuron", "n_tokens", "calib_gate", "calib_up", "calib_out"]
     tables = [pq.read_table(path, columns=names) for path in shard_files(activations, "neuron_stats")]
-    gate, up, tokens = (
-        np.sum([_grid(table, name) for table in tables], axis=0) for name in ("calib_gate", "calib_up", "n_tokens")
+    gate, up, out, tokens = (
+        np.sum([_grid(table, name) for table in tables], axis=0)
+        for name in ("calib_gate", "calib_up", "calib_out", "n_tokens")
     )
     if not np.all(tokens):
         raise InputError(f"{activations} holds neurons without tokens; measure the activations on a larger corpus")
-    gated = tables[0]["calib_gate"].null_count == 0
-    return Calibration(gate / tokens if gated else None, up / tokens)
+    gated, behind = (tables[0][name].null_count == 0 for name in ("calib_gate", "calib_out"))
+    return Calibration(gate / tokens if gated else None, up / tokens, (out / tokens)[:, 0] if behind else None)
 
 
 @torch.no_grad()
 def measure(
-    adapter: Adapter,
+    tensors: MlpTensors,
     calibration: Calibration | None,
     root: Path,
     *,
@@ -97,36 +115,33 @@ def measure(
 ) -> None:
     """Write the lists of the neurons of this shard's layers: up to `top` per direction and sign.
 
-    Positive strengths are polarity +1, negative ones -1; zeros are not listed, so a list may be shorter. Ties go to
-    the smaller (layer, neuron). lab_strength comes from the raw weights, NULL for ungated models. Attention paths
-    are not part of it. Memory: the weights in float32 and the lists of the shard's layers.
+    Positive strengths are polarity +1, negative ones -1; zeros are not listed, so a list may be shorter. Strengths are
+    compared in float32; ties go to the smaller (layer, neuron). lab_strength comes from the raw weights, NULL for
+    ungated models. Rows are ordered by layer, neuron, direction, polarity (+1 first) and rank, and no bit depends on
+    the number of threads or shards. Raises ModelError for weights that are not finite, InputError for a calibration
+    of another model. Memory: see the module.
     """
-    shown = progress or Quiet()
-    readers = _all_readers(adapter, calibration)
-    owned = set(shard.span(len(readers)))
+    _check_calibration(tensors, calibration)
+    owned = frozenset(shard.span(tensors.layers))
     source = "weights_only" if calibration is None else "calibrated"
-    with new_shard(root, shard) as draft, one_core() as cores:
-        lists = _ranked(readers, owned, (top, cores), shown)
-        with pq.ParquetWriter(draft.folder / "wiring.parquet", SHARDS["wiring"], compression="zstd") as writer:
-            draft.rows["wiring"] = 0
-            for layer in sorted(owned):
-                table = _table(readers, layer, [lists[direction, layer] for direction in _DIRECTIONS], source)
-                writer.write_table(table)
-                draft.rows["wiring"] += table.num_rows
+    with new_shard(root, shard) as draft:
+        with one_core() as cores:
+            lists = _ranked(tensors, calibration, owned, top, workers=cores, progress=progress or Quiet())
+        _write(draft, tensors, lists, source)
         draft.facts["polarity_source"] = source
 
 
-def strengths(reader: _Readers, writes: Tensor, rows: slice) -> Tensor:
-    """Strengths [n, M] of the connections from M writing neurons to n reading ones."""
-    if reader.combined is not None:
-        return reader.combined[rows] @ writes.T
-    up = reader.up[rows] @ writes.T
-    return up if reader.gate is None else agreement(up, reader.gate[rows] @ writes.T)
-
-
-def agreement(up: Tensor, gate: Tensor) -> Tensor:
-    """|c_up| + |c_gate| with their common sign; 0 where the signs differ."""
-    return torch.where(up.sign() == gate.sign(), up + gate, torch.zeros_like(up))
+def _write(draft: ShardDraft, tensors: MlpTensors, lists: Lists, source: str) -> None:
+    schema, layers = SHARDS["wiring"], sorted({layer for _, layer in lists})
+    repeated = [name for name in schema.names if name in REPEATED]
+    draft.rows["wiring"] = 0
+    path = draft.folder / "wiring.parquet"
+    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=repeated) as writer:
+        for layer in layers:
+            both = torch.stack([lists.pop((direction, layer)) for direction, _ in _AXES])
+            table = wiring_table(tensors, layer, both, source)
+            writer.write_table(table)
+            draft.rows["wiring"] += table.num_rows
 
 
 def _grid(table: pa.Table, name: str) -> NDArray[np.float64]:
@@ -136,149 +151,169 @@ def _grid(table: pa.Table, name: str) -> NDArray[np.float64]:
     return grid
 
 
-def _all_readers(adapter: Adapter, calibration: Calibration | None) -> list[_Readers]:
-    spec = adapter.spec
-    if calibration is not None and calibration.up_mean.shape != (spec.layers, spec.d_mlp):
+def _check_calibration(tensors: MlpTensors, calibration: Calibration | None) -> None:
+    if calibration is None:
+        return
+    expected = (tensors.layers, tensors.shape[0])
+    if calibration.up_mean.shape != expected:
         raise InputError(
-            f"calibration is for {calibration.up_mean.shape} (layers, neurons), {spec.name} has "
-            f"{(spec.layers, spec.d_mlp)}; measure the activations of this model"
+            f"calibration is for {calibration.up_mean.shape} (layers, neurons), {tensors.name} has "
+            f"{expected}; measure the activations of this model"
         )
-    maps = linear_maps(adapter)
-    found = [_readers(maps.block(layer), calibration) for layer in range(len(maps))]
-    for layer, reader in enumerate(found):
-        parts = (reader.up, reader.gate, reader.writes, reader.combined)
-        if not all(part is None or bool(torch.isfinite(part).all()) for part in parts):
-            raise ModelError(f"MLP weights or calibration of layer {layer} are not finite; check the model's weights")
-    return found
-
-
-def _readers(block: BlockMaps, calibration: Calibration | None) -> _Readers:
-    up = _folded(block, block.up.weight)
-    gate = None if block.gate is None else _folded(block, block.gate.weight)
-    combined = None
-    if calibration is not None:
-        combined = _means(calibration.up_mean, block, up) * up
-        if gate is not None and calibration.gate_mean is not None:
-            combined = combined + _means(calibration.gate_mean, block, up) * gate
-    return _Readers(
-        up=up,
-        gate=gate,
-        raw_up=block.up.weight,
-        raw_gate=None if block.gate is None else block.gate.weight,
-        writes=block.down.weight.T,
-        combined=combined,
-    )
-
-
-def _folded(block: BlockMaps, rows: Tensor) -> Tensor:
-    norm = block.norms.get("mlp_norm")
-    return rows if norm is None else norm.transpose(rows, 1.0)
-
-
-def _means(means: NDArray[np.float64], block: BlockMaps, like: Tensor) -> Tensor:
-    return torch.from_numpy(means[block.block.index]).to(like)[:, None]
+    if tensors.has_out_norm != (calibration.out_mean is not None):
+        there = "has a norm" if tensors.has_out_norm else "has no norm"
+        raise InputError(
+            f"{tensors.name} {there} behind its MLPs, the calibration is for the other kind; measure again"
+        )
 
 
 def _ranked(
-    readers: list[_Readers], owned: set[int], size: tuple[int, int], progress: Progress | Quiet
-) -> dict[tuple[str, int], _Lists]:
-    top, cores = size
-    lists = {(d, layer): _empty(readers[layer], top) for d in _DIRECTIONS for layer in sorted(owned)}
-    pieces = list(_pieces(readers, owned))
-
-    def rank(piece: tuple[int, int, slice]) -> list[tuple[tuple[str, int], slice, int, Tensor, Tensor]]:
-        return list(_ranked_piece(readers, owned, piece, top))
-
-    with in_order(rank, pieces, cores) as results, progress.task("wiring", len(pieces), "tiles") as task:
-        for found in results:
-            for key, rows, sign, strength, other in found:
-                _merge_rows(lists[key], rows, (sign, strength, other))
-            task.advance()
+    tensors: MlpTensors,
+    calibration: Calibration | None,
+    owned: frozenset[int],
+    top: int,
+    *,
+    workers: int,
+    progress: Progress | Quiet,
+) -> Lists:
+    width = tensors.shape[0]
+    lists = {(d, layer): empty_lists(width, top, tensors.device) for d, _ in _AXES for layer in sorted(owned)}
+    ranking = _Ranking(tensors, calibration, owned, top, lists, threading.local())
+    tiles = sum(len(_sources(ranking, target)) for target in range(tensors.layers))
+    threads = workers if tensors.device.type == "cpu" else 1
+    with progress.task("wiring", tiles, "tiles") as task:
+        for piece, found in work_in_order(_pieces(ranking), lambda p: _rank(ranking, p), workers=threads):
+            for direction, entries in found:
+                merge(lists[direction, _owner(piece, direction)][:, _lines(piece, direction)], entries)
+            if piece.rows.stop == width:
+                task.advance()
     return lists
 
 
-def _pieces(readers: list[_Readers], owned: set[int]) -> Iterator[tuple[int, int, slice]]:
-    """(source layer, target layer, target rows) of every tile that touches an owned layer."""
-    for target in range(len(readers)):
-        for source in range(target):
-            if source in owned or target in owned:
-                count = len(readers[target].up)
-                yield from ((source, target, slice(i, min(i + _ROWS, count))) for i in range(0, count, _ROWS))
+def _sources(ranking: _Ranking, target: int) -> list[int]:
+    """Source layers of the tiles of one target layer that touch an owned layer."""
+    return [s for s in range(target) if s in ranking.owned or target in ranking.owned]
 
 
-def _ranked_piece(
-    readers: list[_Readers], owned: set[int], piece: tuple[int, int, slice], top: int
-) -> Iterator[tuple[tuple[str, int], slice, int, Tensor, Tensor]]:
-    """Best lists of one piece: (list, rows of it, sign index, strengths, packed ids)."""
-    source, target, rows = piece
-    values = strengths(readers[target], readers[source].writes, rows)
-    width = len(readers[source].writes)
-    for sign, signed in enumerate((values, -values)):
-        if target in owned:
-            strength, column = largest(signed, top)
-            yield ("upstream", target), rows, sign, strength, column + source * width
-        if source in owned:
-            strength, column = largest(signed.T, top)
-            yield ("downstream", source), slice(0, width), sign, strength, column + target * width + rows.start
+def _pieces(ranking: _Ranking) -> Iterator[_Piece]:
+    """Every piece: for each list, other layers come in ascending order, and so do their neurons."""
+    layers = ranking.tensors.layers
+    for first in range(0, layers, GROUP):
+        wanted = {t: set(_sources(ranking, t)) for t in range(first, min(first + GROUP, layers))}
+        reads = {t: _reads(ranking, t) for t, sources in wanted.items() if sources}
+        for source in sorted(set().union(*wanted.values())):
+            writes = _writes(ranking, source)
+            for target in (t for t in reads if source in wanted[t]):
+                for rows in _row_pieces(ranking):
+                    piece = _Piece(source, target, rows, reads[target], writes, {})
+                    yield _with_floors(ranking, piece)
 
 
-def _merge_rows(lists: _Lists, rows: slice, new: tuple[int, Tensor, Tensor]) -> None:
-    sign, strength, other = new
-    part = _Lists(lists.strength[:, rows], lists.other[:, rows])  # views: merging writes through
-    part.merge(sign, strength, other)
+def _row_pieces(ranking: _Ranking) -> list[slice]:
+    width = ranking.tensors.shape[0]
+    count = max(PIECE[ranking.tensors.device.type] // width // 32 * 32, _FEWEST)  # 32: whole blocks
+    return [slice(i, min(i + count, width)) for i in range(0, width, count)]
 
 
-def _empty(reader: _Readers, top: int) -> _Lists:
-    shape = (2, len(reader.up), top)
-    return _Lists(reader.up.new_zeros(shape), torch.full(shape, -1, dtype=torch.int64, device=reader.up.device))
+def _with_floors(ranking: _Ranking, piece: _Piece) -> _Piece:
+    """Floors as they are now: later ones are higher, so a piece finds too much at worst."""
+    for direction, _ in _AXES:
+        if _owner(piece, direction) in ranking.owned:
+            part = ranking.lists[direction, _owner(piece, direction)][:, _lines(piece, direction)]
+            piece.floors[direction] = floors(part)
+    return piece
 
 
-def _table(readers: list[_Readers], layer: int, lists: list[_Lists], source: str) -> pa.Table:
-    """Rows of one layer, ordered by neuron, direction, polarity (+1 first) and rank."""
-    strength = torch.stack([found.strength for found in lists]).permute(2, 0, 1, 3)  # [N, direction, sign, rank]
-    other = torch.stack([found.other for found in lists]).permute(2, 0, 1, 3)
-    neuron, direction, sign, rank = (strength > 0).nonzero(as_tuple=True)
-    chosen = other[neuron, direction, sign, rank]
-    width = len(readers[layer].up)
-    columns = _columns(readers, (layer, neuron), (chosen // width, chosen % width))
-    values: dict[str, Any] = {
-        "layer": np.full(len(neuron), layer),
-        "neuron": neuron.cpu().numpy(),
-        "direction": np.array(_DIRECTIONS)[direction.cpu().numpy()],
-        "polarity": 1 - 2 * sign.cpu().numpy(),
-        "rank": rank.cpu().numpy(),
-        "other_layer": (chosen // width).cpu().numpy(),
-        "other_neuron": (chosen % width).cpu().numpy(),
-        "effective_strength": (strength[neuron, direction, sign, rank] * (1 - 2 * sign)).cpu().numpy(),
-        "polarity_source": np.full(len(neuron), source),
-        **{name: None if column is None else column.cpu().numpy() for name, column in columns.items()},
-    }
-    schema = SHARDS["wiring"]
-    arrays = {n: pa.nulls(len(neuron)) if values[n] is None else pa.array(values[n]) for n in schema.names}
-    return pa.table(arrays).cast(schema)
+def _owner(piece: _Piece, direction: str) -> int:
+    return piece.source if direction == "downstream" else piece.target
 
 
-def _columns(
-    readers: list[_Readers], mine: tuple[int, Tensor], other: tuple[Tensor, Tensor]
-) -> dict[str, Tensor | None]:
-    """c_up, c_gate and lab_strength of listed pairs, computed pair by pair."""
-    layer, neuron = mine
-    gated = readers[layer].gate is not None
-    found = {name: readers[layer].up.new_zeros(len(neuron)) for name in ("c_up", "c_gate", "lab_strength")}
-    for other_layer in torch.unique(other[0]).tolist():
-        earlier = other_layer < layer  # the list is 'upstream' exactly when the other is the source
-        source, target = (other_layer, layer) if earlier else (layer, other_layer)
-        for index in torch.split((other[0] == other_layer).nonzero()[:, 0], _PAIRS):
-            ends = (other[1][index], neuron[index]) if earlier else (neuron[index], other[1][index])
-            for name, value in _pair_columns(readers[target], readers[source].writes[ends[0]], ends[1]).items():
-                found[name][index] = value
-    return {"c_up": found["c_up"], **{n: found[n] if gated else None for n in ("c_gate", "lab_strength")}}
+def _lines(piece: _Piece, direction: str) -> slice:
+    return slice(None) if direction == "downstream" else piece.rows
 
 
-def _pair_columns(reader: _Readers, writes: Tensor, target: Tensor) -> dict[str, Tensor]:
-    found = {"c_up": (reader.up[target] * writes).sum(1)}
-    if reader.gate is not None and reader.raw_gate is not None:
-        found["c_gate"] = (reader.gate[target] * writes).sum(1)
-        raw = ((reader.raw_up[target] * writes).sum(1), (reader.raw_gate[target] * writes).sum(1))
-        found["lab_strength"] = agreement(*raw)
+def _rank(ranking: _Ranking, piece: _Piece) -> list[tuple[str, Found]]:
+    """What one piece may add to the lists of its owned layers."""
+    tile = _strengths(ranking, piece)
+    width = ranking.tensors.shape[0]
+    first = {"downstream": piece.target * width + piece.rows.start, "upstream": piece.source * width}
+    return [
+        (direction, strongest(tile, piece.floors[direction], axis=axis, first_id=first[direction], top=ranking.top))
+        for direction, axis in _AXES
+        if direction in piece.floors
+    ]
+
+
+def _strengths(ranking: _Ranking, piece: _Piece) -> Tensor:
+    """Strengths [rows, N] of one piece in float32."""
+    products = []
+    for index, matrix in enumerate(piece.reads):
+        rows = matrix[piece.rows]
+        out = _buffer(ranking, index, (len(rows), piece.writes.shape[1]), rows)
+        products.append(torch.mm(rows, piece.writes, out=out))
+    found = products[0] if len(products) == 1 else agreement(*products)
+    return found.float()
+
+
+def _buffer(ranking: _Ranking, index: int, shape: tuple[int, int], like: Tensor) -> Tensor:
+    """A thread's own memory for a product: fresh pages cost as much as a look through the piece."""
+    held: dict[Any, Tensor] = ranking.scratch.__dict__
+    size = shape[0] * shape[1]
+    if index not in held or len(held[index]) < size:
+        held[index] = like.new_empty(size)
+    return held[index][:size].view(shape)
+
+
+def _reads(ranking: _Ranking, layer: int) -> tuple[Tensor, ...]:
+    """What the strength of a connection into each neuron is a product with: [N, d], gains folded in."""
+    tensors, means = ranking.tensors, ranking.calibration
+    up = tensors.weight(layer, "up")
+    gate = tensors.weight(layer, "gate") if tensors.gated else None
+    if means is None:
+        found = tuple(_folded(tensors, layer, [(w, None)]) for w in (up, gate) if w is not None)
+    else:
+        parts = [(up, means.up_mean[layer])]
+        if gate is not None and means.gate_mean is not None:
+            parts.append((gate, means.gate_mean[layer]))
+        found = (_folded(tensors, layer, parts),)
+    for matrix in found:
+        _check_finite(matrix, layer)
     return found
+
+
+def _folded(tensors: MlpTensors, layer: int, parts: list[tuple[Tensor, NDArray[np.float64] | None]]) -> Tensor:
+    """Sum of matrices [N, d], each row times its mean, with the gain of the norm before the MLP."""
+    norm, dtype = tensors.norm(layer, "mlp_norm"), _wide(parts[0][0])
+    found = torch.empty(parts[0][0].shape, dtype=dtype, device=tensors.device)
+    norm = None if norm is None else norm.to(dtype, tensors.device)
+    for start in range(0, len(found), _STEP):
+        rows = slice(start, start + _STEP)
+        total = found[rows].zero_()
+        for matrix, means in parts:
+            part = matrix[rows].to(tensors.device, dtype)
+            total += part if means is None else part * torch.from_numpy(means[rows, None]).to(part)
+        if norm is not None:
+            found[rows] = norm.transpose(total, 1.0)
+    return found
+
+
+def _writes(ranking: _Ranking, layer: int) -> Tensor:
+    """What each neuron adds to the residual stream, [d, N]; with the gain, and the mean factor, of a norm behind."""
+    tensors, means = ranking.tensors, ranking.calibration
+    down = tensors.weight(layer, "down")
+    found = down.to(tensors.device, _wide(down))
+    norm = tensors.norm(layer, "mlp_out_norm")
+    if norm is not None:
+        factor = 1.0 if means is None or means.out_mean is None else float(means.out_mean[layer])
+        found = norm.to(found.dtype, tensors.device).linear(found.T, factor).T
+    _check_finite(found, layer)
+    return found
+
+
+def _wide(stored: Tensor) -> torch.dtype:
+    return torch.promote_types(stored.dtype, torch.float32)
+
+
+def _check_finite(matrix: Tensor, layer: int) -> None:
+    if not all(bool(torch.isfinite(end)) for end in torch.aminmax(matrix)):
+        raise ModelError(f"MLP weights or calibration of layer {layer} are not finite; check the model's weights")

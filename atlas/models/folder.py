@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from atlas.errors import InputError, ModelError
 
-_INDEX = "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
 _HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 _CHUNK = 1 << 20
@@ -41,15 +41,21 @@ def check_folder(folder: Path) -> list[Path]:
 
     Raises InputError for missing files and ModelError for damaged ones.
     """
+    files = check_weights(folder)
+    if not any((folder / name).exists() for name in _TOKENIZER_FILES):
+        raise InputError(f"no tokenizer in {folder} (tokenizer.json); save the model's tokenizer into the folder")
+    return files
+
+
+def check_weights(folder: Path) -> list[Path]:
+    """List the safetensors files of a folder, sorted by name, after checking config, index and headers."""
     read_config(folder)
     files = sorted(folder.glob("*.safetensors"))
-    _check_index(folder / _INDEX)
+    _check_index(folder / INDEX)
     if not files:
         raise InputError(f"no *.safetensors in {folder}; convert the weights with save_pretrained(...) and try again")
     for path in files:
         _check_weights(path)
-    if not any((folder / name).exists() for name in _TOKENIZER_FILES):
-        raise InputError(f"no tokenizer in {folder} (tokenizer.json); save the model's tokenizer into the folder")
     return files
 
 

@@ -46,10 +46,10 @@ class Norm:
         """Change of the output for a change [..., d] of the input, the scale frozen."""
         return self._centre(x) * self.weight * factor
 
-    def to(self, dtype: torch.dtype) -> Norm:
-        """The same norm in another dtype."""
-        shift = None if self.bias is None else self.bias.detach().to(dtype)
-        return Norm(self.weight.detach().to(dtype), shift, self.eps, self.centred)
+    def to(self, dtype: torch.dtype, device: torch.device | None = None) -> Norm:
+        """The same norm in another dtype, and on another device where one is given."""
+        shift = None if self.bias is None else self.bias.detach().to(device, dtype)
+        return Norm(self.weight.detach().to(device, dtype), shift, self.eps, self.centred)
 
     def _centre(self, x: Tensor) -> Tensor:
         return x - x.mean(-1, keepdim=True) if self.centred else x
