@@ -130,6 +130,7 @@ SHARDS: dict[str, pa.Schema] = {
         completeness_residual=F64,
         edge_method=TEXT,
         dtype=TEXT,
+        always_on=IDS,  # layer * d_mlp + neuron of the neurons that were left out of the nodes, ascending
     ),
     # activation h, gradient dm/dh, relevance h * dm/dh, direct D(s->m), explained = share of the relevance of this
     # node that comes from selected sources and embeddings listed in the graph
@@ -282,10 +283,11 @@ TABLES: dict[str, pa.Schema] = {
         created=TEXT,
     ),
     "graphs": _schema(
-        **{field.name: field.type for field in SHARDS["graphs"]},
+        **{field.name: field.type for field in SHARDS["graphs"] if field.name != "always_on"},
         explained_neurons=F64,
         source_file=TEXT,
         source_hash=TEXT,
+        always_on=IDS,
     ),
     "neuron_graphs": _schema(**_NEURON, graph_id=I64, positions=I32, relevance=F64, explained=F64),
     "cooccurrence": _schema(**_NEURON, rank=I16, other_layer=I32, other_neuron=I32, n_graphs=I32, lift=F64),

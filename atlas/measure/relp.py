@@ -1,7 +1,8 @@
 """Prompts -> shards of RelP attribution graphs: graphs, nodes, edges, and edges from and to tokens.
 
-One graph is made by one thread on one core (models/attribution.py), so the rows are the same for any number of
-workers. Rows are written graph by graph in the order of the prompts, 32 graphs to a row group.
+Prompts are read in blocks of BLOCK consecutive ones, and inside a block those of similar length are worked on together
+(models/attribution.py), by one thread on one core. A shard owns whole blocks, so the rows are the same, bit for bit,
+for any number of shards and workers. Rows are written in the order of the prompts, 32 graphs to a row group.
 """
 
 from __future__ import annotations
@@ -15,19 +16,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from atlas.measure.batches import work_in_order
 from atlas.models.adapter import Adapter
 from atlas.models.attribution import Engine, RelpOptions, Targets
 from atlas.models.graph import Graph, Nodes, NotFiniteError
 from atlas.models.replacement import replacement
-from atlas.models.threads import in_order, one_core
+from atlas.models.threads import one_core
 from atlas.progress import Progress, Quiet
 from atlas.shards import Shard, ShardDraft, new_shard
 from atlas.tables import SHARDS
 
-__all__ = ["METHOD", "Graph", "NotFiniteError", "RelpOptions", "Targets", "attribute", "measure"]
+__all__ = ["METHOD", "Graph", "NotFiniteError", "RelpOptions", "Targets", "attribute", "measure", "shard_prompts"]
 
 METHOD = "relp_direct"
 _TABLES = ("graphs", "graph_nodes", "graph_edges", "graph_token_edges")
+BLOCK = 16  # prompts; what a batch gives depends, in its last bits, on nothing outside its block
+BATCH_TOKENS = 512  # padded tokens worked on together
 _FLUSH = 32  # graphs per row group: about 50 MB of edges at 400 nodes
 
 _Prompt = tuple[int, str, list[int]]  # document id, text, token ids
@@ -55,25 +59,23 @@ def measure(
     workers: int = 2,
     progress: Progress | None = None,
 ) -> None:
-    """Write the graphs of this shard's span of `prompts` (document id, text, token ids; the whole run's list).
+    """Write the graphs of this shard's blocks of `prompts` (document id, text, token ids; the whole run's list).
 
     graph_id is the prompt's index in the whole list. A prompt whose activations are not finite is noted, counted in
     the marker (`graphs_rejected`) and left out; an empty or too long one raises InputError before anything is made.
-    Memory: `workers` graphs and the tables of 32 graphs.
+    Memory: by worker the activations of BATCH_TOKENS tokens and five matrices of 32 MB, and the tables of 32 graphs.
     """
-    span, shown = shard.span(len(prompts)), progress or Quiet()
+    span, shown = shard_prompts(len(prompts), shard), progress or Quiet()
     with ExitStack() as stack:
         engine = Engine(adapter, stack.enter_context(replacement(adapter)), options)
         for index in span:
             engine.check(prompts[index][2])
         draft = stack.enter_context(new_shard(root, shard))
-        writer = stack.enter_context(_writing(draft, options.tau, str(adapter.dtype).removeprefix("torch.")))
+        writer = stack.enter_context(_writing(draft, options, adapter))
         stack.enter_context(one_core())
-        chosen = [prompts[i][2] for i in span]
-        results = stack.enter_context(in_order(lambda ids: _attempt(engine, ids), chosen, workers))
         task = stack.enter_context(shown.task("attribution graphs", len(span), "graphs"))
         draft.facts.update(graphs=0, graphs_rejected=0)
-        for index, found in zip(span, results, strict=True):
+        for index, found in _found(engine, prompts, span, workers):
             if isinstance(found, Graph):
                 writer.add(index, prompts[index], found)
             else:
@@ -82,18 +84,44 @@ def measure(
             task.advance()
 
 
-def _attempt(engine: Engine, token_ids: list[int]) -> Graph | NotFiniteError:
-    try:
-        return engine.graph(token_ids)
-    except NotFiniteError as error:
-        return error
+def shard_prompts(total: int, shard: Shard) -> range:
+    """The prompts of a shard: a contiguous range of whole blocks."""
+    blocks = shard.span(-(-total // BLOCK))
+    return range(min(blocks.start * BLOCK, total), min(blocks.stop * BLOCK, total))
+
+
+def _found(
+    engine: Engine, prompts: list[_Prompt], span: range, workers: int
+) -> Iterator[tuple[int, Graph | NotFiniteError]]:
+    """Every prompt's index and graph, in the order of the prompts."""
+    waiting: dict[int, Graph | NotFiniteError] = {}
+    due = span.start
+    batches = (batch for first in span[::BLOCK] for batch in _batches(prompts, span, first))
+    work = work_in_order(batches, lambda batch: engine.graphs([prompts[i][2] for i in batch]), workers=workers)
+    for batch, graphs in work:
+        waiting.update(zip(batch, graphs, strict=True))
+        while due in waiting:
+            yield due, waiting.pop(due)
+            due += 1
+
+
+def _batches(prompts: list[_Prompt], span: range, first: int) -> Iterator[list[int]]:
+    """One block's prompts, longest first, in batches of at most BATCH_TOKENS padded tokens."""
+    group: list[int] = []
+    for index in sorted(range(first, min(first + BLOCK, span.stop)), key=lambda i: (-len(prompts[i][2]), i)):
+        if group and (len(group) + 1) * len(prompts[group[0]][2]) > BATCH_TOKENS:
+            yield group
+            group = []
+        group.append(index)
+    yield group
 
 
 class _GraphWriter:
     """Graphs -> the four tables of one shard, in row groups."""
 
-    def __init__(self, draft: ShardDraft, tau: float, dtype: str) -> None:
-        self._draft, self._tau, self._dtype = draft, tau, dtype
+    def __init__(self, draft: ShardDraft, options: RelpOptions, *, dtype: str, always_on: list[int]) -> None:
+        self._draft, self._tau, self._dtype = draft, options.tau, dtype
+        self._always_on = always_on
         self._waiting: dict[str, list[pa.Table]] = {table: [] for table in _TABLES}
         self._files = {
             table: pq.ParquetWriter(draft.folder / f"{table}.parquet", SHARDS[table], compression="zstd")
@@ -149,12 +177,14 @@ class _GraphWriter:
             "completeness_residual": graph.completeness_residual,
             "edge_method": METHOD,
             "dtype": self._dtype,
+            "always_on": self._always_on,
         }
 
 
 @contextmanager
-def _writing(draft: ShardDraft, tau: float, dtype: str) -> Iterator[_GraphWriter]:
-    writer = _GraphWriter(draft, tau, dtype)
+def _writing(draft: ShardDraft, options: RelpOptions, adapter: Adapter) -> Iterator[_GraphWriter]:
+    silent = sorted(one.feature_id(adapter.spec.d_mlp) for one in options.always_on)
+    writer = _GraphWriter(draft, options, dtype=str(adapter.dtype).removeprefix("torch."), always_on=silent)
     try:
         yield writer
         writer.flush()

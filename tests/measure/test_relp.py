@@ -25,8 +25,10 @@ from torch import Tensor, nn
 from atlas.errors import InputError
 from atlas.measure.relp import Graph, NotFiniteError, RelpOptions, Targets, attribute
 from atlas.models.adapter import Adapter, Block, load_model, weight
+from atlas.models.attribution import Engine
 from atlas.models.norm import is_norm, norm_of
 from atlas.models.replacement import BlockTrace, Rules, replacement
+from atlas.models.sweep import linear_maps
 
 ALL = RelpOptions(tau=0.0, max_nodes=None, skip_bos=False)
 BIASED = {"qwen2", "gpt2", "neox"}  # biases or position embeddings: sources that a graph does not list
@@ -352,6 +354,39 @@ def test_batches_of_targets_change_nothing(adapter: Adapter, monkeypatch: pytest
     assert np.allclose(dense(parts), dense(whole), rtol=0, atol=1e-12 * np.abs(whole.edges.weight).max())
     assert np.allclose(parts.embedding.weight, whole.embedding.weight, rtol=1e-9, atol=1e-12)
     assert parts.explained == pytest.approx(whole.explained, rel=1e-9)
+
+
+def test_prompts_worked_on_together_give_the_same_graphs(adapter: Adapter) -> None:
+    prompts = [tokens(count, seed=count) for count in (11, 4, 9)]
+    with replacement(adapter) as model:
+        together = Engine(adapter, model, ALL).graphs(prompts)
+    for ids, found in zip(prompts, together, strict=True):
+        alone = attribute(adapter, ids, options=ALL)
+        assert found.token_ids == ids and found.targets == alone.targets
+        assert np.array_equal(found.nodes.neuron, alone.nodes.neuron)
+        assert np.allclose(dense(found), dense(alone), rtol=0, atol=1e-12 * np.abs(alone.edges.weight).max())
+        assert found.completeness_residual < 1e-12
+
+
+def test_cap_of_a_layer_keeps_its_strongest(adapter: Adapter) -> None:
+    every = attribute(adapter, tokens(9), options=ALL).nodes
+    graph = attribute(adapter, tokens(9), options=replace(ALL, max_nodes_per_layer=6, max_nodes=15))
+    strength = [np.sort(np.abs(every.relevance[every.layer == layer]))[::-1][:6] for layer in range(3)]
+    kept = np.sort(np.concatenate(strength))[::-1][:15]
+    assert np.allclose(np.sort(np.abs(graph.nodes.relevance))[::-1], kept)
+    assert graph.nodes_dropped == len(every.layer) - 15
+    assert graph.relevance_dropped == pytest.approx(np.abs(every.relevance).sum() - kept.sum())
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "neox"])
+def test_half_precision_sums_in_single_precision(family: str) -> None:
+    half = FAMILIES[family](torch.bfloat16)
+    graph = attribute(half, tokens(9), options=ALL)
+    assert graph.completeness_residual < 0.05  # activations have 8 bits, the sweeps 24
+    assert np.isfinite(graph.edges.weight).all()
+    outgoing = np.bincount(graph.edges.source, graph.edges.weight, len(graph.nodes.layer)) + graph.nodes.direct
+    assert np.allclose(outgoing, graph.nodes.relevance, rtol=0, atol=1e-4 * np.abs(graph.nodes.relevance).max())
+    assert all(part.dtype == torch.float32 for part in (linear_maps(half).block(0).down.weight,))
 
 
 def test_named_targets_and_difference(adapter: Adapter) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +12,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_models import tiny_gpt2, tiny_llama, tokens
 
 from atlas.errors import InputError
 from atlas.measure.relp import RelpOptions, attribute, measure
 from atlas.models.replacement import Replacement, Trace
+from atlas.neuron import NeuronId
 from atlas.progress import Quiet
 from atlas.shards import MARKER, Shard, read_marker, shard_files
 from atlas.tables import SHARDS
 
 OPTIONS = RelpOptions(tau=0.01, max_nodes=40)
 PROMPTS = [(100 + i, f"text {i}", tokens(5 + i % 4, seed=i)) for i in range(9)]
+MANY = [(i, f"text {i}", tokens(3 + 5 * i % 11, seed=i)) for i in range(70)]  # five blocks of up to 16
 TABLES = ("graphs", "graph_nodes", "graph_edges", "graph_token_edges")
 
 
@@ -39,6 +46,7 @@ def test_rows_are_the_graphs(tmp_path: Path) -> None:
     assert (row["edge_method"], row["dtype"], row["tau"], row["metric"]) == (
         "relp_direct", "float32", 0.01, "top_5_logits",
     )  # fmt: skip
+    assert row["always_on"] == []
     edges = [r for r in read(tmp_path, "graph_edges").to_pylist() if r["graph_id"] == 4]
     k = 3
     found = edges[k]
@@ -63,7 +71,7 @@ def test_workers_and_threads_change_no_bit(tmp_path: Path, monkeypatch: pytest.M
     adapter, before, cores = tiny_llama(torch.float32), torch.get_num_threads(), set()
     original = Replacement.run
 
-    def counted(self: Replacement, ids: list[int]) -> Trace:
+    def counted(self: Replacement, ids: list[list[int]]) -> Trace:
         cores.add(torch.get_num_threads())
         return original(self, ids)
 
@@ -80,13 +88,23 @@ def test_workers_and_threads_change_no_bit(tmp_path: Path, monkeypatch: pytest.M
     assert cores == {1}  # tiny products do not show it, larger ones sum in another order on more cores
 
 
-def test_shards_add_up_to_the_whole(tmp_path: Path) -> None:
-    adapter = tiny_llama(torch.float32)
-    measure(adapter, PROMPTS, tmp_path / "one", shard=Shard("f"), options=OPTIONS)
-    for index in range(4):
-        measure(adapter, PROMPTS, tmp_path / "many", shard=Shard("f", index, 4), options=OPTIONS)
-    for table in TABLES:
-        assert read(tmp_path / "many", table).equals(read(tmp_path / "one", table))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("whole")
+    measure(tiny_llama(torch.float32), MANY, root, shard=Shard("f"), options=OPTIONS)
+    return root
+
+
+@settings(max_examples=6, deadline=None)
+@given(of=st.integers(2, 9), workers=st.integers(1, 3), order=st.randoms(use_true_random=False))
+def test_shards_add_up_to_the_whole(whole: Path, of: int, workers: int, order: random.Random) -> None:
+    adapter, indices = tiny_llama(torch.float32), list(range(of))
+    order.shuffle(indices)
+    with tempfile.TemporaryDirectory() as folder:
+        for index in indices:
+            measure(adapter, MANY, Path(folder), shard=Shard("f", index, of), options=OPTIONS, workers=workers)
+        for table in TABLES:
+            assert read(Path(folder), table).equals(read(whole, table))
 
 
 def test_graph_with_bad_numbers_is_left_out_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +124,7 @@ def test_bad_prompt_stops_before_anything_is_made(tmp_path: Path, monkeypatch: p
     made: list[int] = []
     original = Replacement.run
 
-    def counted(self: Replacement, ids: list[int]) -> Trace:
+    def counted(self: Replacement, ids: list[list[int]]) -> Trace:
         made.append(len(ids))
         return original(self, ids)
 
@@ -124,3 +142,16 @@ def test_relevance_zero_has_no_share(tmp_path: Path) -> None:
     rows = [r for r in read(tmp_path, "graph_nodes").to_pylist() if (r["layer"], r["neuron"]) == (1, 3)]
     assert rows and all(r["explained"] is None and r["relevance"] == 0 for r in rows)
     assert np.isfinite(read(tmp_path, "graphs")["explained"].to_numpy()).all()
+
+
+def test_always_on_neurons_are_no_nodes_and_said(tmp_path: Path) -> None:
+    adapter = tiny_gpt2(torch.float32)
+    before = attribute(adapter, PROMPTS[0][2], options=OPTIONS)
+    loud = NeuronId(int(before.nodes.layer[0]), int(before.nodes.neuron[0]))
+    options = replace(OPTIONS, always_on=(loud,))
+    measure(adapter, PROMPTS[:2], tmp_path, shard=Shard("f"), options=options)
+    nodes = read(tmp_path, "graph_nodes").to_pylist()
+    assert nodes and not any((r["layer"], r["neuron"]) == (loud.layer, loud.neuron) for r in nodes)
+    assert read(tmp_path, "graphs")["always_on"].to_pylist() == [[loud.feature_id(14)]] * 2
+    with pytest.raises(InputError, match="L9/N0 of always_on"):
+        measure(adapter, PROMPTS, tmp_path, shard=Shard("g"), options=replace(OPTIONS, always_on=(NeuronId(9, 0),)))
