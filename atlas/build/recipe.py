@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from atlas.errors import InputError
 
 _Section = TypeVar("_Section")
+_KINDS: dict[Any, str] = {tuple[str, ...]: "a list of strings"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,10 @@ class Relp:
     tokens: int = 32  # length of a prompt: the first tokens of a document
     tau: float = 0.005
     top_k: int = 5
-    max_nodes: int | None = 400
+    metric: str = "top_k"  # the sum of the top_k logits; or "margin": the best minus the second-best logit
+    max_nodes: int | None = 400  # of a graph, the strongest; what is cut is counted
+    max_nodes_per_layer: int | None = None
+    always_on: tuple[str, ...] = ()  # neurons ("L3/N100") that are strong everywhere and shall be no nodes
     shards: int = 1
 
 
@@ -168,8 +172,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     allowed = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if get_origin(hint) is tuple and isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return tuple(value)
     if type(value) not in allowed:
-        names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in allowed)
+        names = " or ".join(_KINDS.get(kind, getattr(kind, "__name__", str(kind))) for kind in allowed)
         raise InputError(f"{where} must be {names}, found {value!r}")
     return value
 
@@ -189,5 +195,7 @@ def _verify(recipe: Recipe, where: str) -> None:
     for key, (value, least) in bounds.items():
         if value < least:
             raise InputError(f"{where}: {key} is {value}, it must be at least {least}")
+    if recipe.relp.metric not in ("top_k", "margin"):
+        raise InputError(f'{where}: relp.metric is {recipe.relp.metric!r}, use "top_k" or "margin"')
     if not 0.5 < recipe.activations.fire_quantile < 1:
         raise InputError(f"{where}: activations.fire_quantile is {recipe.activations.fire_quantile}, use 0.5 to 1")

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from atlas.build.context import Context, key_of
 from atlas.build.recipe import Recipe
+from atlas.neuron import parse_neuron
 from atlas.shards import Shard
 from atlas.store.sqlfiles import sql_files, sql_text
 
@@ -122,8 +123,16 @@ def measure_relp(context: Context, root: Path, shard: Shard) -> None:
     """Prompts -> attribution graphs."""
     from atlas.measure.relp import RelpOptions, measure
 
-    section = context.recipe.relp
-    options = RelpOptions(tau=section.tau, top_k=section.top_k, max_nodes=section.max_nodes, max_tokens=section.tokens)
+    section, spec = context.recipe.relp, context.spec
+    options = RelpOptions(
+        tau=section.tau,
+        top_k=section.top_k,
+        metric=section.metric,
+        max_nodes=section.max_nodes,
+        max_nodes_per_layer=section.max_nodes_per_layer,
+        always_on=tuple(parse_neuron(one, layers=spec.layers, d_mlp=spec.d_mlp) for one in section.always_on),
+        max_tokens=section.tokens,
+    )
     measure(
         context.adapter,
         prompts(context),
@@ -368,6 +377,7 @@ STEPS: tuple[Step, ...] = (
         lambda r: [_without(r.relp, "shards"), r.activations.documents],
         _relp,
         shards=lambda r: r.relp.shards,
+        version=2,
     ),
     Step(
         "table:model",

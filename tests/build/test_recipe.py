@@ -18,7 +18,8 @@ def recipe(tmp_path: Path, text: str = ""):
 
 
 def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
-    found = recipe(tmp_path, "[relp]\ntau = 1\n")
+    found = recipe(tmp_path, '[relp]\ntau = 1\nalways_on = ["L0/N1"]\n')
+    assert found.relp.always_on == ("L0/N1",)
     assert found.atlas_path == tmp_path / "x.duckdb"
     assert found.build_folder == tmp_path / "x.duckdb.build"
     assert found.relp.tau == 1.0
@@ -33,6 +34,8 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
         ("[relp]\ngraphs = -1\n", r"relp\.graphs is -1, it must be at least 0"),
         ("[relp]\ngraphs = true\n", r"graphs must be int, found True"),
         ("relp = 3\n", r"relp must be a section"),
+        ('[relp]\nmetric = "loss"\n', r"relp\.metric is 'loss', use \"top_k\" or \"margin\""),
+        ('[relp]\nalways_on = ["L0/N1", 2]\n', r"always_on must be a list of strings, found \['L0/N1', 2\]"),
         ("[activations]\nfire_quantile = 2\n", r"fire_quantile is 2\.0, use 0\.5 to 1"),
         ("[edges\n", r"not valid TOML"),
     ],
