@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from tiny_models import tiny_gpt2, tiny_llama
+from tiny_models import FAMILIES
 
 from atlas.measure.corpus import Corpus
 from atlas.models.adapter import Adapter
@@ -31,8 +31,7 @@ class Words:
 
 
 def model(kind: str, dtype: torch.dtype = torch.float64) -> Adapter:
-    made = tiny_llama(dtype) if kind == "llama" else tiny_gpt2(dtype)
-    return dataclasses.replace(made, tokenizer=Words(), bos_token_id=BOS)
+    return dataclasses.replace(FAMILIES[kind](dtype), tokenizer=Words(), bos_token_id=BOS)
 
 
 def corpus(documents: int = 40, longest: int = 30, seed: int = 3) -> Corpus:
@@ -55,6 +54,7 @@ class Everything:
     a: np.ndarray
     gate: np.ndarray  # r u act'(g); NaN without a gate
     up: np.ndarray  # r act(g), without a gate r act'(z)
+    out: np.ndarray  # r_s, the same for all neurons; NaN without a norm on the MLP's output
     whole: dict[int, np.ndarray]  # all positions of every context: [positions, layers, neurons]
     tokens: dict[int, list[int]]
     excluded: int
@@ -64,62 +64,108 @@ torch.set_num_threads(1)  # these models are so small that a second thread only 
 
 
 def look(adapter: Adapter, texts: Corpus, length: int = LENGTH) -> Everything:
-    rows: dict[str, list[Any]] = {name: [] for name in ("context_id", "position", "token", "a", "gate", "up")}
+    rows: dict[str, list[Any]] = {name: [] for name in ("context_id", "position", "token", *NAMES)}
     whole, tokens, excluded = {}, {}, 0
     for document, text in enumerate(texts.documents):
         words = [int(word) for word in text.split()]
         for chunk in range(-(-len(words) // (length - 1))):
             ids = [BOS, *words[chunk * (length - 1) : (chunk + 1) * (length - 1)]]
             key = document * CONTEXTS_PER_DOCUMENT + chunk
-            a, gate, up = run(adapter, ids)
-            whole[key], tokens[key] = a, ids
+            found = run(adapter, ids)
+            whole[key], tokens[key] = found["a"], ids
             for position, token in enumerate(ids):
                 if position == 0 or token == BOS:
                     excluded += 1
                     continue
-                for name, value in zip(
-                    rows, (key, position, token, a[position], gate[position], up[position]), strict=True
-                ):
+                entry = {name: values[position] for name, values in found.items()}
+                for name, value in {"context_id": key, "position": position, "token": token, **entry}.items():
                     rows[name].append(value)
     arrays = {name: np.array(values) for name, values in rows.items()}
     return Everything(**arrays, whole=whole, tokens=tokens, excluded=excluded)
 
 
-def run(adapter: Adapter, ids: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """a, r u act'(g), r act(g) of one context alone: [positions, layers, neurons] each."""
-    seen: dict[tuple[str, int], torch.Tensor] = {}
+def run(adapter: Adapter, ids: list[int]) -> dict[str, np.ndarray]:
+    """NAMES of one context alone: [positions, layers, neurons] each."""
+    model, seen = adapter.model, {}
+    kind = KINDS[model.config.model_type]
     handles = []
-    for index, block in enumerate(adapter.blocks):
-        parts = {"x": block.mlp_norm, "down": block.down}
-        outs = {"u": block.up} | ({"g": block.gate} if block.gate is not None else {})
-        for name, module in parts.items():
-            handles.append(module.register_forward_pre_hook(lambda _, i, k=(name, index): seen.__setitem__(k, i[0][0])))
-        for name, module in outs.items():
-            handles.append(module.register_forward_hook(lambda _, __, o, k=(name, index): seen.__setitem__(k, o[0])))
+    for index, block in enumerate(model.get_submodule(kind.blocks)):
+        names = {"x": kind.norm, "y": kind.out_norm, "down": kind.down}
+        for name, path in names.items():
+            if path:
+                hook = lambda _, i, k=(name, index): seen.__setitem__(k, i[0][0])  # noqa: E731
+                handles.append(block.get_submodule(path).register_forward_pre_hook(hook))
+        for name, path in {"u": kind.up, "g": kind.gate}.items():
+            if path:
+                hook = lambda _, __, o, k=(name, index): seen.__setitem__(k, o[0])  # noqa: E731
+                handles.append(block.get_submodule(path).register_forward_hook(hook))
     with torch.no_grad():
-        adapter.model(torch.tensor([ids], device=adapter.device))
+        model(torch.tensor([ids], device=adapter.device), use_cache=False)
     for handle in handles:
         handle.remove()
-    layers = range(len(adapter.blocks))
-    return tuple(np.stack(part, axis=1) for part in zip(*(_layer(adapter, seen, i) for i in layers), strict=True))  # type: ignore[return-value]
+    layers = [_layer(kind, model.config, seen, index) for index in range(adapter.spec.layers)]
+    return {name: np.stack([layer[name].numpy() for layer in layers], axis=1) for name in NAMES}
 
 
-def _layer(adapter: Adapter, seen: dict[tuple[str, int], torch.Tensor], layer: int) -> tuple[np.ndarray, ...]:
-    x = seen["x", layer]
-    gated = ("g", layer) in seen
-    eps = 1e-6 if gated else 1e-5  # the defaults of LlamaConfig and GPT2Config
-    scale = (x.pow(2).mean(-1) if gated else x.var(-1, unbiased=False)).add(eps).rsqrt()[:, None]
-    if gated:
+NAMES = ("a", "gate", "up", "out")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Where a family of transformers keeps its parts, by name, and its formulas."""
+
+    blocks: str
+    norm: str
+    out_norm: str
+    gate: str
+    up: str
+    down: str
+    act: str
+    eps: str
+    centred: bool = False
+
+
+_PRE = Kind("model.layers", "post_attention_layernorm", "", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "silu",
+            "rms_norm_eps")  # fmt: skip
+_POST = dataclasses.replace(_PRE, norm="", out_norm="post_feedforward_layernorm")
+KINDS = {
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), _PRE),
+    **dict.fromkeys(("olmo2", "olmo3"), _POST),
+    "gemma2": dataclasses.replace(_POST, norm="pre_feedforward_layernorm", act="tanh"),
+    "gpt2": Kind("transformer.h", "ln_2", "", "", "mlp.c_fc", "mlp.c_proj", "tanh", "layer_norm_epsilon", True),
+    "gpt_neox": Kind("gpt_neox.layers", "post_attention_layernorm", "", "", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h",
+                     "erf", "layer_norm_eps", True),
+}  # fmt: skip
+
+
+def _layer(kind: Kind, config: Any, seen: dict[tuple[str, int], torch.Tensor], layer: int) -> dict[str, torch.Tensor]:
+    a = seen["down", layer]
+    scale, out = torch.ones_like(a[:, :1]), torch.full_like(a, torch.nan)
+    if kind.norm:
+        x = seen["x", layer]
+        spread = x.var(-1, unbiased=False) if kind.centred else x.pow(2).mean(-1)
+        scale = (spread + getattr(config, kind.eps)).rsqrt()[:, None]
+    if kind.out_norm:
+        out = (seen["y", layer].pow(2).mean(-1) + getattr(config, kind.eps)).rsqrt()[:, None].expand_as(a)
+    if kind.gate:
         g, u = seen["g", layer], seen["u", layer]
-        sigma = torch.sigmoid(g)
-        gate, up = scale * u * sigma * (1 + g * (1 - sigma)), scale * g * sigma
-    else:
-        z = seen["u", layer]
-        c = (2 / torch.pi) ** 0.5
-        t = torch.tanh(c * (z + 0.044715 * z**3))
-        up = scale * (0.5 * (1 + t) + 0.5 * z * (1 - t**2) * c * (1 + 3 * 0.044715 * z**2))
-        gate = torch.full_like(up, torch.nan)
-    return seen["down", layer].numpy(), gate.numpy(), up.numpy()
+        value, slope = _act(kind.act, g)
+        return {"a": a, "gate": scale * u * slope, "up": scale * value, "out": out}
+    _, slope = _act(kind.act, seen["u", layer])
+    return {"a": a, "gate": torch.full_like(a, torch.nan), "up": scale * slope, "out": out}
+
+
+def _act(name: str, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """act(z) and act'(z), written out."""
+    if name == "silu":
+        sigma = torch.sigmoid(z)
+        return z * sigma, sigma * (1 + z * (1 - sigma))
+    if name == "erf":
+        share = (1 + torch.erf(z / 2**0.5)) / 2
+        return z * share, share + z * torch.exp(-z * z / 2) / (2 * torch.pi) ** 0.5
+    c = (2 / torch.pi) ** 0.5
+    t = torch.tanh(c * (z + 0.044715 * z**3))
+    return 0.5 * z * (1 + t), 0.5 * (1 + t) + 0.5 * z * (1 - t**2) * c * (1 + 3 * 0.044715 * z**2)
 
 
 def read(root: Path) -> dict[str, pa.Table]:

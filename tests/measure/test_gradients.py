@@ -9,6 +9,7 @@ import brute_force
 import numpy as np
 import pytest
 import torch
+from tiny_models import FAMILIES
 
 from atlas.errors import ModelError
 from atlas.measure.corpus import Corpus
@@ -66,7 +67,7 @@ def _run(adapter: Adapter, ids: list[int]) -> tuple[np.ndarray, np.ndarray]:
     return torch.stack(seen, 1).numpy(), torch.stack([g[0] for g in gradients], 1).numpy()
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("kind", list(FAMILIES))
 def test_sums_equal_autograd_on_single_documents(tmp_path: Path, kind: str) -> None:
     adapter, corpus = brute_force.model(kind), brute_force.corpus(16)
     table = measured(adapter, corpus, tmp_path)
