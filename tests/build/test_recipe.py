@@ -29,7 +29,7 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("extra = 1\n", r"unknown key 'extra'; known are activations"),
-        ("[relp]\ngraph = 1\n", r"relp: unknown key 'graph'; known are graphs"),
+        ("[relp]\ngraph = 1\n", r"relp: unknown key 'graph'; known are always_on, graphs"),
         ("[relp]\ngraphs = 'many'\n", r"relp: graphs must be int, found 'many'"),
         ("[relp]\ngraphs = -1\n", r"relp\.graphs is -1, it must be at least 0"),
         ("[relp]\ngraphs = true\n", r"graphs must be int, found True"),
