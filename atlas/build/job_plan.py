@@ -176,10 +176,10 @@ def _plan_merge(
 def _replaced(
     mine: Sequence[Queued], needs: Sequence[Need], stays: Sequence[Queued], *, merging: bool
 ) -> tuple[str, ...]:
-    """Jobs to cancel: those that wait for a failed job, and waiting ones that a new job replaces."""
+    """Waiting jobs that a new one replaces."""
     missing = {need.title: set(range(need.of)) - need.done for need in needs} | ({MERGE: {0}} if merging else {})
     waiting = [task for task in mine if task.state == "PENDING" and task not in stays]
-    return tuple(task.job for task in waiting if task.is_stuck or task.task in missing.get(task.step or "", ()))
+    return tuple(task.job for task in waiting if task.task in missing.get(task.step or "", ()))
 
 
 def _hash(place: Path) -> str:

@@ -99,6 +99,12 @@ def test_a_merge_that_was_lost_is_sent_alone() -> None:
     assert tasks(waiting.jobs) == {"merge": ()} and waiting.jobs[0].waits == ("5_0", "5_1", "5_2", "5_3")
 
 
+def test_a_merge_that_waits_for_a_failed_job_is_replaced() -> None:
+    stuck = queued("9", "merge", reason="DependencyNeverSatisfied")
+    made = plan(needs(activations=ALL, logit_lens={0}, wiring=ALL, relp=ALL), [stuck])
+    assert tasks(made.jobs) == {"merge": ()} and made.cancel == ("9",) and made.kept == ()
+
+
 def test_nothing_when_the_atlas_is_up_to_date() -> None:
     assert plan([], [], out_of_date=False).jobs == ()
     assert plan([], [queued("9", "merge", "RUNNING")]).jobs == ()
