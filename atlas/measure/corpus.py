@@ -7,12 +7,14 @@ context length, and every piece starts with the model's BOS token when it has on
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from atlas.errors import InputError
+from atlas.measure.documents import column_of_parquet, pieces_of_file
 from atlas.neuron import ModelSpec
 from atlas.shards import file_sha256
 from atlas.tables import CONTEXTS_PER_DOCUMENT
@@ -50,15 +52,17 @@ def read_corpus(path: str | Path, *, limit: int | None = None, whole_file: bool 
 
     `.json` is a list of strings or of objects with "text"; `.jsonl` has one of these per line; `.parquet` has a string
     column `text` (NULL = empty document); any other file is UTF-8 text with blank lines between documents, or one
-    document with `whole_file`. Empty JSON and Parquet documents stay, so that indices are those of the file. The texts
-    are held in memory. Raises InputError for a missing, empty, cut or undecodable file and for a missing text field.
+    document with `whole_file`. Empty JSON and Parquet documents stay, so that indices are those of the file. Texts are
+    read when asked for (documents.py): 16 bytes a document are held, or a Parquet row group; but those of a JSON list,
+    or of a whole file, are held once, twice while they are parsed. Raises InputError for a missing, empty, cut or
+    undecodable file and for a missing text field.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no corpus file {path}; give {_FORMS}")
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; keep at least 1 document")
-    documents = _documents(path, whole_file)[:limit]
+    documents = _documents(path, whole_file, limit)
     if not any(documents):
         raise InputError(f"{path} holds no text ({len(documents)} documents); give a corpus with text")
     return Corpus(path.stem, documents, file_sha256(path))
@@ -114,36 +118,82 @@ def _cut(document: int, token_ids: Sequence[int], start: tuple[int, ...], length
         )
 
 
-def _documents(path: Path, whole_file: bool) -> list[str]:
+def _documents(path: Path, whole_file: bool, limit: int | None) -> Sequence[str]:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
-        return _read_parquet(path)
-    text = _decode(path)
-    if not text.strip():
-        raise InputError(f"{path} is empty; give {_FORMS}")
+        return _read_parquet(path, limit)
     if suffix == ".json":
-        return _read_json(path, text)
+        return _read_json(path, _decode(path))[:limit]
     if suffix in (".jsonl", ".ndjson"):
-        return _read_lines(path, text)
-    return [text] if whole_file else _paragraphs(text)
+        return pieces_of_file(path, _lines(path), lambda raw: _line_text(path, raw, "a line"), limit)
+    if whole_file:
+        return [_decode(path)]
+    return pieces_of_file(path, _paragraphs(path), lambda raw: raw.decode().rstrip("\r\n"), limit)
 
 
 def _decode(path: Path) -> str:
+    text = _utf8(path, path.read_bytes().removeprefix(BOM_UTF8), 0)
+    if not text.strip():
+        raise InputError(f"{path} is empty; give {_FORMS}")
+    return text
+
+
+def _utf8(path: Path, raw: bytes, start: int) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return raw.decode()
     except UnicodeDecodeError as error:
-        bad = f"byte 0x{error.object[error.start]:02x} at position {error.start}"
+        bad = f"byte 0x{error.object[error.start]:02x} at position {start + error.start}"
         raise InputError(f"{path} is not UTF-8 text: {bad}; save it as UTF-8") from error
 
 
-def _paragraphs(text: str) -> list[str]:
-    parts: list[list[str]] = [[]]
-    for line in text.splitlines(keepends=True):
+def _file_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Byte position and content of every line with its newline, after a byte order mark."""
+    with path.open("rb") as file:
+        start = len(BOM_UTF8) if file.read(len(BOM_UTF8)) == BOM_UTF8 else 0
+        file.seek(start)
+        for raw in file:
+            yield start, raw
+            start += len(raw)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, int]]:
+    """Byte ranges of the lines of JSON, every one parsed once to refuse a damaged file."""
+    empty = True
+    for number, (start, raw) in enumerate(_file_lines(path), start=1):
+        if _utf8(path, raw, start).strip():
+            _line_text(path, raw, f"line {number}")
+            yield start, start + len(raw)
+            empty = False
+    if empty:
+        raise InputError(f"{path} is empty; give {_FORMS}")
+
+
+def _line_text(path: Path, raw: bytes, where: str) -> str:
+    return _text_of(path, _parse(path, raw.decode().rstrip("\n"), f"{where}: "), where)
+
+
+def _paragraphs(path: Path) -> Iterator[tuple[int, int]]:
+    """Byte ranges between blank lines; a form feed or a Unicode separator ends a line too."""
+    first = end = -1
+    for start, line in _text_lines(path):
         if line.strip():
-            parts[-1].append(line)
-        elif parts[-1]:
-            parts.append([])
-    return ["".join(part).rstrip("\r\n") for part in parts if part]
+            first, end = (start if first < 0 else first), start + len(line.encode())
+        elif first >= 0:
+            yield first, end
+            first = -1
+    if first >= 0:
+        yield first, end
+    elif end < 0:
+        raise InputError(f"{path} is empty; give {_FORMS}")
+
+
+def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Byte position and text of every line, as str.splitlines cuts them."""
+    for begin, raw in _file_lines(path):
+        position = begin
+        for line in _utf8(path, raw, begin).splitlines(keepends=True):
+            yield position, line
+            position += len(line.encode())
 
 
 def _read_json(path: Path, text: str) -> list[str]:
@@ -151,11 +201,6 @@ def _read_json(path: Path, text: str) -> list[str]:
     if not isinstance(found, list):
         raise InputError(f"{path} holds a JSON {type(found).__name__}, expected a list of texts; give {_FORMS}")
     return [_text_of(path, item, f"document {i}") for i, item in enumerate(found)]
-
-
-def _read_lines(path: Path, text: str) -> list[str]:
-    lines = [(i, line) for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    return [_text_of(path, _parse(path, line, f"line {i}: "), f"line {i}") for i, line in lines]
 
 
 def _parse(path: Path, text: str, where: str) -> Any:
@@ -176,18 +221,19 @@ def _text_of(path: Path, item: Any, where: str) -> str:
     raise InputError(f'{path}, {where}: expected a string or an object with a string "text", found {has}')
 
 
-def _read_parquet(path: Path) -> list[str]:
+def _read_parquet(path: Path, limit: int | None) -> Sequence[str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
-        names = file.schema_arrow.names
-        column = file.read(columns=["text"]).column("text") if "text" in names else None
+        schema = pq.read_schema(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} is not a readable Parquet file ({error}); copy it again") from error
-    if column is None:
-        raise InputError(f"{path} has no column `text`, only {', '.join(names)}; rename the text column to `text`")
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        raise InputError(f"{path}: column `text` is {column.type}, expected string; convert the column")
-    return [text or "" for text in column.to_pylist()]
+    if "text" not in schema.names:
+        raise InputError(
+            f"{path} has no column `text`, only {', '.join(schema.names)}; rename the text column to `text`"
+        )
+    kind = schema.field("text").type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise InputError(f"{path}: column `text` is {kind}, expected string; convert the column")
+    return column_of_parquet(path, "text", limit)

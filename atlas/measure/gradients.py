@@ -159,7 +159,7 @@ def _sums(a: Tensor, g: Tensor, rows: Tensor) -> Tensor:
     """
     size = max(PIECE // a.shape[1], 8) if a.device.type == "cpu" else max(len(rows), 1)
     total = torch.zeros(len(_SUMS), a.shape[1], dtype=torch.float64, device=a.device)
-    for some in rows.split(size):
+    for some in torch.split(rows, size):
         total += _piece_sums(a.index_select(0, some).double(), g.index_select(0, some).double())
     return total
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,67 @@ def test_text_is_split_at_blank_lines_or_kept_whole(tmp_path: Path) -> None:
 def test_parquet(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [1, 2], "text": ["a", None]}), tmp_path / "c.parquet")
     assert list(read_corpus(tmp_path / "c.parquet").documents) == ["a", ""]
+
+
+def paragraphs(text: str) -> list[str]:
+    """Blank lines separate documents: the whole text at once."""
+    parts: list[list[str]] = [[]]
+    for line in text.splitlines(keepends=True):
+        if line.strip():
+            parts[-1].append(line)
+        elif parts[-1]:
+            parts.append([])
+    return ["".join(part).rstrip("\r\n") for part in parts if part]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.sampled_from("ab ü\n\n\n\r\t\x0c\u2028\x85"), max_size=40), st.booleans())
+def test_text_read_on_demand_equals_text_read_at_once(
+    tmp_path_factory: pytest.TempPathFactory, text: str, mark: bool
+) -> None:
+    path = tmp_path_factory.mktemp("t") / "c.txt"
+    path.write_bytes(text.encode("utf-8-sig" if mark else "utf-8"))
+    expected = paragraphs(text)
+    if not expected:
+        with pytest.raises(InputError, match="is empty"):
+            read_corpus(path)
+        return
+    documents = read_corpus(path).documents
+    assert list(documents) == expected
+    assert [documents[i] for i in range(len(documents))] == expected
+    assert documents[1:3] == expected[1:3] and documents[::-2] == expected[::-2] and documents[9:] == expected[9:]
+    assert list(read_corpus(path, limit=2).documents) == expected[:2]
+
+
+@pytest.mark.parametrize("limit", [None, 700, 50])
+def test_parquet_is_read_by_row_groups(tmp_path: Path, limit: int | None) -> None:
+    texts = [f"text {i}" if i % 7 else None for i in range(1000)]
+    pq.write_table(pa.table({"text": texts, "id": range(1000)}), tmp_path / "c.parquet", row_group_size=300)
+    documents = read_corpus(tmp_path / "c.parquet", limit=limit).documents
+    expected = [text or "" for text in texts][:limit]
+    assert list(documents) == expected
+    for span in (slice(0, 5), slice(290, 310), slice(299, 300), slice(250, 900), slice(999, 1000), slice(3, 3)):
+        assert documents[span] == expected[span]
+    assert documents[-1] == expected[-1]
+
+
+def test_a_file_that_changes_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, "c.jsonl", '"a"\n"b"\n')
+    documents = read_corpus(path).documents
+    assert documents[1] == "b"
+    written(tmp_path, "c.jsonl", '"a"\n"bb"\n')
+    with pytest.raises(InputError, match="has changed"):
+        documents[1:]
+
+
+def test_an_index_not_the_texts_is_held(tmp_path: Path) -> None:
+    path = written(tmp_path, "c.jsonl", (json.dumps("x" * 1000) + "\n") * 20000)
+    tracemalloc.start()
+    documents = read_corpus(path).documents
+    read = sum(len(text) for first in range(0, 20000, 100) for text in documents[first : first + 100])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert read == 20_000_000 and peak < 2_000_000
 
 
 @pytest.mark.parametrize(
