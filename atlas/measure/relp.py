@@ -38,15 +38,14 @@ _Prompt = tuple[int, str, list[int]]  # document id, text, token ids
 _DEFAULT = RelpOptions()
 
 
-def attribute(
-    adapter: Adapter, token_ids: list[int], *, options: RelpOptions = _DEFAULT, targets: Targets | None = None
-) -> Graph:
-    """Make one graph; `targets` replaces the metric of the options.
+def attribute(adapter: Adapter, token_ids: list[int], *, options: RelpOptions = _DEFAULT) -> Graph:
+    """Make one graph.
 
-    Raises InputError for an empty or too long prompt and NotFiniteError where activations are not numbers.
+    Raises InputError for an empty or too long prompt and for bad targets, NotFiniteError where activations are not
+    numbers.
     """
     with replacement(adapter) as model:
-        return Engine(adapter, model, options).graph(token_ids, targets)
+        return Engine(adapter, model, options).graph(token_ids)
 
 
 def measure(

@@ -56,6 +56,7 @@ class RelpOptions:
     max_tokens: int = 64  # a longer prompt is refused, never cut
     always_on: tuple[NeuronId, ...] = ()  # neurons that are no nodes
     metric: str = "top_k"  # sum of the top_k logits; or "margin": best minus second-best logit
+    targets: Targets | None = None  # named target tokens instead
 
 
 @dataclass(frozen=True)
@@ -115,15 +116,15 @@ class Engine:
                 "shorten the prompt or raise max_tokens"
             )
 
-    def graph(self, token_ids: Sequence[int], targets: Targets | None = None) -> Graph:
+    def graph(self, token_ids: Sequence[int]) -> Graph:
         """Make the graph of one prompt; raises InputError (prompt, targets) and NotFiniteError."""
-        (found,) = self.graphs([token_ids], targets)
+        (found,) = self.graphs([token_ids])
         if isinstance(found, NotFiniteError):
             raise found
         return found
 
     @torch.no_grad()
-    def graphs(self, prompts: Sequence[Sequence[int]], targets: Targets | None = None) -> list[Graph | NotFiniteError]:
+    def graphs(self, prompts: Sequence[Sequence[int]]) -> list[Graph | NotFiniteError]:
         """Make the graphs of several prompts of similar length; a prompt whose values are not numbers gives its error.
 
         Raises InputError (prompts, targets). The numbers depend, in their last bits, on what else is in the batch.
@@ -133,7 +134,7 @@ class Engine:
         trace = self._model.run(prompts)
         faults = [_fault(trace, prompt) for prompt in range(len(prompts))]
         good = [prompt for prompt, fault in enumerate(faults) if fault is None]
-        goals = {prompt: self._goal(trace, prompt, targets) for prompt in good}
+        goals = {prompt: self._goal(trace, prompt) for prompt in good}
         choices, residuals = self._choose(trace, prompts, goals)
         found = self._direct(trace, goals, choices)
         graphs: list[Graph | NotFiniteError] = []
@@ -144,7 +145,8 @@ class Engine:
             )
         return graphs
 
-    def _goal(self, trace: Trace, prompt: int, targets: Targets | None) -> _Goal:
+    def _goal(self, trace: Trace, prompt: int) -> _Goal:
+        targets = self._options.targets
         position = -1 if targets is None else targets.position
         count = trace.lengths[prompt]
         if not -count <= position < count:
@@ -153,7 +155,7 @@ class Engine:
             )
         position %= count
         logits = trace.logits[prompt, position].to(self._maps.dtype)
-        name, positive, negative = self._targets(logits, targets)
+        name, positive, negative = self._targets(logits)
         signs = logits.new_tensor([1.0] * len(positive) + [-1.0] * len(negative))
         tokens = torch.tensor([*positive, *negative], device=logits.device)
         value = float((logits[tokens] * signs).sum())
@@ -174,8 +176,8 @@ class Engine:
         pulled = maps.final_norm.transpose(rows, trace.final_factor[place].to(maps.dtype))
         return _Goal(named[0], tokens.tolist(), pulled, place[1], named[1], biases)
 
-    def _targets(self, logits: Tensor, targets: Targets | None) -> tuple[str, list[int], list[int]]:
-        if targets is None:
+    def _targets(self, logits: Tensor) -> tuple[str, list[int], list[int]]:
+        if (targets := self._options.targets) is None:
             margin = self._options.metric == "margin"
             top = logits.topk(min(2 if margin else self._options.top_k, len(logits))).indices.tolist()
             return ("margin", top[:1], top[1:]) if margin else (f"top_{len(top)}_logits", top, [])

@@ -11,6 +11,8 @@ import json
 import re
 from typing import Any
 
+from atlas.errors import InputError
+
 _BYTE_PIECE = re.compile(r"^<0x([0-9A-Fa-f]{2})>$")
 _METASPACE = "▁"
 
@@ -33,6 +35,18 @@ def token_texts(tokenizer: Any, vocab: int) -> list[str]:
         special[i] if i in special else space + _visible(_piece_text(piece, i, kinds)) for i, piece in enumerate(pieces)
     ]
     return texts + [f"<token {i}>" for i in range(len(texts), vocab)]
+
+
+def token_id(tokenizer: Any, text: str) -> int:
+    """The token that a text is; InputError when it is none or several, with what it is cut into."""
+    if tokenizer is None:
+        raise InputError("the model has no tokenizer, so tokens cannot be named; save one in its folder")
+    found = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if len(found) == 1:
+        return int(found[0])
+    pieces = ", ".join(repr(tokenizer.decode([one])) for one in found)
+    hint = "begin it with a space if it starts a word" if not text.startswith(" ") else "name its first token"
+    raise InputError(f"target {text!r} is {len(found)} tokens ({pieces or 'none'}), a target is one; {hint}")
 
 
 def _joins_words(tokenizer: Any) -> bool:

@@ -393,12 +393,12 @@ def test_named_targets_and_difference(adapter: Adapter) -> None:
     ids = tokens(9)
     with replacement(adapter) as model, torch.no_grad():
         logits = model.run([ids]).logits[0]
-    named = attribute(adapter, ids, options=ALL, targets=Targets((3, 5), position=4))
+    named = attribute(adapter, ids, options=replace(ALL, targets=Targets((3, 5), position=4)))
     assert named.metric_value == pytest.approx(float(logits[4, 3] + logits[4, 5]), rel=1e-12)
     assert (named.metric, named.target_position, named.nodes.position[named.nodes.relevance != 0].max()) == (
         "logits", 4, 4,
     )  # fmt: skip
-    difference = attribute(adapter, ids, options=ALL, targets=Targets((3,), (5,)))
+    difference = attribute(adapter, ids, options=replace(ALL, targets=Targets((3,), (5,))))
     assert difference.metric_value == pytest.approx(float(logits[-1, 3] - logits[-1, 5]), rel=1e-12)
     assert difference.completeness_residual < 1e-11
     margin = attribute(adapter, ids, options=RelpOptions(metric="margin"))

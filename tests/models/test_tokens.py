@@ -9,7 +9,8 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from atlas.models.tokens import token_texts
+from atlas.errors import InputError
+from atlas.models.tokens import token_id, token_texts
 
 SHARED = Path(os.environ.get("ATLAS_SHARED", Path(__file__).parents[2].parent / "shared"))
 
@@ -77,3 +78,18 @@ def test_trained_tokenizer() -> None:
     texts = token_texts(AutoTokenizer.from_pretrained(folder), 512)
     assert texts[1] == "<s>" and texts[13] == "\n" and " the" in texts and len(texts) == 512
     assert not any("▁" in text or "Ġ" in text or "<0x" in text for text in texts)
+
+
+def test_a_target_is_one_token() -> None:
+    tokenizer = byte_level()
+    assert token_id(tokenizer, " the") == 0 and token_id(tokenizer, "the") == 1
+    with pytest.raises(
+        InputError, match=r"target ' thea' is 2 tokens \(' the', 'a'\), a target is one; name its first"
+    ):
+        token_id(tokenizer, " thea")
+    with pytest.raises(InputError, match=r"target 'aa' is 2 tokens .* begin it with a space"):
+        token_id(tokenizer, "aa")
+    with pytest.raises(InputError, match="is 0 tokens"):
+        token_id(tokenizer, "")
+    with pytest.raises(InputError, match="no tokenizer"):
+        token_id(None, "x")
