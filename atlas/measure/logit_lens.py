@@ -32,7 +32,8 @@ def measure(adapter: Adapter, root: Path, *, shard: Shard, top: int = 20, progre
     """Write logit_lens for the neurons of this shard's layers, and vocab (in shard 0; empty in the others).
 
     Polarity +1: the `top` largest changes, -1: the `top` smallest; rank 0 is the strongest; value in logits per unit
-    of activation before the scales of the norms between. Ties go to the smaller token id. Only changes of that sign are listed.
+    of activation before the scales of the norms between. Ties go to the smaller token id. Only changes of that sign
+    are listed.
     """
     maps, shown = linear_maps(adapter), progress or Quiet()
     layers = shard.span(len(maps))

@@ -81,15 +81,15 @@ def test_trained_tokenizer() -> None:
 
 
 def test_a_target_is_one_token() -> None:
-    tokenizer = byte_level()
-    assert token_id(tokenizer, " the") == 0 and token_id(tokenizer, "the") == 1
-    with pytest.raises(
-        InputError, match=r"target ' thea' is 2 tokens \(' the', 'a'\), a target is one; name its first"
-    ):
-        token_id(tokenizer, " thea")
-    with pytest.raises(InputError, match=r"target 'aa' is 2 tokens .* begin it with a space"):
-        token_id(tokenizer, "aa")
+    tokenizer = Tokenizer(models.WordLevel({"the": 0, "cat": 1, "<unk>": 2}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    one = wrapped(tokenizer)
+    assert token_id(one, " the") == 0 and token_id(one, "cat") == 1
+    with pytest.raises(InputError, match=r"' the cat' is 2 tokens \('the', 'cat'\), a target is one; name its first"):
+        token_id(one, " the cat")
+    with pytest.raises(InputError, match=r"'the cat' is 2 tokens .* begin it with a space"):
+        token_id(one, "the cat")
     with pytest.raises(InputError, match="is 0 tokens"):
-        token_id(tokenizer, "")
+        token_id(one, "")
     with pytest.raises(InputError, match="no tokenizer"):
         token_id(None, "x")
