@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny_models import shared_model, tiny_gpt2, tiny_llama
+from tiny_models import FAMILIES, shared_model, tiny_llama
 
 from atlas.errors import ModelError
 from atlas.measure.logit_lens import measure
@@ -24,16 +24,19 @@ def read(root: Path, table: str) -> pa.Table:
 
 
 def moved(adapter: Adapter, layer: int, neuron: int) -> np.ndarray:
-    """Change of every logit when one unit of the neuron is added before the frozen final norm, divided by its scale."""
+    """Change of every logit when one unit of the neuron is added before the frozen norms, divided by their scales."""
     norm = norm_of(adapter.final_norm)
+    column = weight(adapter.blocks[layer].down)[:, neuron]
+    if (behind := adapter.blocks[layer].mlp_out_norm) is not None:
+        column = column * (behind.weight + ("Gemma" in type(behind).__name__))
     x = torch.randn(1, adapter.spec.d_model, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     factor = norm.factor(x)
-    after = norm.apply(x + weight(adapter.blocks[layer].down)[:, neuron], factor)
+    after = norm.apply(x + column, factor)
     change = adapter.unembedding(after) - adapter.unembedding(norm.apply(x, factor))
     return (change / factor)[0].numpy()
 
 
-@pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
+@pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES)
 def test_lists_are_the_largest_changes(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     adapter = make()
     monkeypatch.setattr("atlas.measure.logit_lens._CELLS", 23 * 4)  # several batches of neurons
