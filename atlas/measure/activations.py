@@ -11,7 +11,7 @@ import queue
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from math import isfinite
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from atlas.measure.batches import (
     Counts,
     Ints,
     Reading,
+    contexts_of,
     documents_in,
     one_thread,
     read_batches,
@@ -35,7 +36,7 @@ from atlas.measure.batches import (
 )
 from atlas.measure.calibration import Calibration, Levels, calibrate, not_finite
 from atlas.measure.candidates import Firings, Positions, Selector
-from atlas.measure.corpus import Corpus, context_length
+from atlas.measure.corpus import Context, Corpus, context_length
 from atlas.measure.exemplars import Candidates, Exemplars, position_hash, priority, ranks
 from atlas.measure.tap import Reached, Tap, Written, calibration_sums, output_factor_sum, tapped
 from atlas.measure.token_sums import TokenLayer, TokenSums
@@ -94,8 +95,8 @@ def measure(
     and what is kept depends on the number of shards, though not on workers. No other table has such a bound.
 
     Memory, whatever the length of the corpus: 1.3 kB + 2 (top + strata * per_stratum) * (60 + 8 window) bytes a neuron
-    and 0.5 kB a neuron and worker; 32 bytes per distinct (neuron, sign, token) that fired, at most `token_rows`; the
-    contexts that exemplars point into; one block of documents; one batch a worker; calibration (calibration.py).
+    and 0.5 kB a neuron and worker; 32 bytes per distinct (neuron, sign, token) that fired, at most `token_rows`; one
+    block of documents; one batch a worker; calibration (calibration.py).
     Raises InputError for the corpus and options, ModelError for activations that are not finite.
     """
     reading = Reading(
@@ -115,7 +116,8 @@ def measure(
             for batch, found in work_in_order(batches, run.look, workers=workers, alone=1):
                 run.take(batch, found)
                 task.advance(documents_in(batch))
-        run.write(draft)
+        # tokenising again costs about a thousandth of the pass; holding contexts would grow with the corpus
+        run.write(draft, contexts_of(corpus, owned, tokenizer=adapter.tokenizer, reading=reading))
         draft.facts.update(vars(counts))
 
 
@@ -150,8 +152,6 @@ class _Pass:
             TokenLayer(spec.vocab, 2 * spec.d_mlp, options.token_rows // spec.layers) for _ in range(spec.layers)
         ]
         self._token_counts = np.zeros(spec.vocab, dtype=np.int64)
-        self._contexts: dict[int, tuple[int, int, tuple[int, ...]]] = {}
-        self._pruned_at = 4096
         self._dropped = 0
 
     def look(self, batch: Batch) -> _Found:
@@ -191,23 +191,16 @@ class _Pass:
         self._token_counts += np.bincount(batch.token, minlength=len(self._token_counts))
         for tokens, fires in zip(self._tokens, found.firings, strict=True):
             tokens.add(fires.side, fires.token, fires.value)
-        referred = np.concatenate([part.context_id for part in found.candidates])
-        contexts = {context.context_id: context for context in batch.contexts}
-        for context_id in np.unique(referred).tolist():
-            context = contexts[context_id]
-            self._contexts[context_id] = context.document, context.offset, context.token_ids
         self._exemplars.add(found.candidates)
-        if len(self._contexts) > self._pruned_at:
-            self._prune()
 
-    def write(self, draft: ShardDraft) -> None:
-        """Write the five tables."""
-        self._prune()
+    def write(self, draft: ShardDraft, contexts: Iterator[Context]) -> None:
+        """Write the five tables; `contexts` are those of the shard once more."""
+        self._exemplars.flush()
         fired = np.zeros((len(self._tokens), 2 * self._adapter.spec.d_mlp), dtype=np.int64)
         draft.write_parts("token_stats", self._token_tables(fired))
         draft.write("neuron_stats", self._neuron_stats(fired.reshape(-1, 2)))
         draft.write_parts("exemplars", self._exemplar_tables())
-        draft.write("contexts", self._context_table())
+        draft.write_parts("contexts", self._context_tables(contexts))
         ids = np.flatnonzero(self._token_counts)
         draft.write("token_counts", pa.table({"token_id": ids, "n": self._token_counts[ids]}))
         draft.facts["token_firings_dropped"] = self._dropped
@@ -220,13 +213,6 @@ class _Pass:
             tally = Tally(self._calibration, self._adapter.device)
         yield tally
         self._tallies.put(tally)
-
-    def _prune(self) -> None:
-        """Forget contexts that no kept exemplar points into."""
-        self._exemplars.flush()
-        kept = set(np.unique(self._exemplars.kept.context_id).tolist())
-        self._contexts = {key: value for key, value in self._contexts.items() if key in kept}
-        self._pruned_at = 2 * len(self._contexts) + 4096
 
     def _neuron_stats(self, fired: Ints) -> pa.Table:
         spec, count = self._adapter.spec, int(self._token_counts.sum())
@@ -303,17 +289,20 @@ class _Pass:
             }
         )
 
-    def _context_table(self) -> pa.Table:
-        keys = sorted(self._contexts)
-        rows = [self._contexts[key] for key in keys]
-        return pa.table(
-            {
-                "context_id": pa.array(keys, pa.int64()),
-                "document": pa.array([row[0] for row in rows], pa.int64()),
-                "offset": pa.array([row[1] for row in rows], pa.int32()),
-                "token_ids": pa.array([row[2] for row in rows], IDS),
-            }
-        )
+    def _context_tables(self, contexts: Iterator[Context]) -> Iterator[pa.Table]:
+        """Rows by context id, those that a kept exemplar points into."""
+        kept = np.unique(self._exemplars.kept.context_id)
+        while some := list(islice(contexts, 4096)):
+            ids = np.array([context.context_id for context in some])
+            rows = [some[i] for i in np.flatnonzero(np.isin(ids, kept))]
+            yield pa.table(
+                {
+                    "context_id": pa.array([row.context_id for row in rows], pa.int64()),
+                    "document": pa.array([row.document for row in rows], pa.int64()),
+                    "offset": pa.array([row.offset for row in rows], pa.int32()),
+                    "token_ids": pa.array([row.token_ids for row in rows], IDS),
+                }
+            )
 
 
 def _token_table(layer: int, sums: TokenSums, vocab: int) -> pa.Table:

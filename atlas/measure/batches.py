@@ -107,6 +107,13 @@ def read_batches(
             yield batch
 
 
+def contexts_of(corpus: Corpus, documents: range, *, tokenizer: Any, reading: Reading) -> Iterator[Context]:
+    """Contexts of a range of documents in order, a block of documents in memory at a time."""
+    for first in range(documents.start, documents.stop, reading.block_documents):
+        last = min(first + reading.block_documents, documents.stop)
+        yield from contexts(corpus.documents[first:last], tokenizer, first=first, length=reading.length)
+
+
 def batches_of(found: list[Context], bos_token_id: int | None, reading: Reading) -> Iterator[Batch]:
     """Group contexts, longest first, into batches of at most `reading.batch_tokens` padded tokens."""
     ordered = sorted(found, key=lambda context: (-len(context.token_ids), context.context_id))
