@@ -211,6 +211,7 @@ def table_statistics(context: Context) -> int:
             "corpus_documents_empty": facts.get("documents_empty"),
             "corpus_tokens": facts.get("tokens"),
             "excluded_positions": facts.get("excluded_positions"),
+            "token_firings_dropped": facts.get("token_firings_dropped"),
         },
     )
     gradients = context.root("gradients") if "gradients" in context.keys else None
@@ -355,6 +356,7 @@ STEPS: tuple[Step, ...] = (
         ("model",),
         lambda r: _without(r.activations, "tokens_kept", "shards"),
         shards=lambda r: r.activations.shards,
+        version=2,
     ),
     Step(
         "gradients",

@@ -308,6 +308,33 @@ def test_token_runs_join_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     np.testing.assert_allclose(one["sum"].to_numpy(), other["sum"].to_numpy(), rtol=1e-12)
 
 
+def test_token_statistics_are_bounded_and_count_what_they_drop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atlas.measure.token_sums._FLUSH", 100)
+    adapter, corpus = brute_force.model("llama"), brute_force.corpus(200)
+    full = measured(adapter, corpus, tmp_path / "full")
+    rows = 3 * 28 * 8  # of 20 tokens, 4 to 8 a side
+    few = [measured(adapter, corpus, tmp_path / str(w), token_rows=rows, workers=w) for w in (1, 3)]
+    assert few[0]["token_stats"].equals(few[1]["token_stats"])
+    assert few[0]["neuron_stats"].equals(full["neuron_stats"]), "firings are counted whether kept or not"
+    exact = {key(r): r for r in full["token_stats"].to_pylist()}
+    kept = few[0]["token_stats"].to_pylist()
+    assert len(exact) > rows >= len(kept) > 0
+    assert all(r["n"] <= exact[key(r)]["n"] and r["max"] <= exact[key(r)]["max"] for r in kept)
+    dropped = json.loads(next((tmp_path / "1").glob("shard-*/_DONE.json")).read_text())["facts"][
+        "token_firings_dropped"
+    ]
+    assert sum(r["n"] for r in kept) + dropped == sum(r["n"] for r in exact.values())
+    strongest = {}
+    for r in sorted(exact.values(), key=lambda r: abs(r["sum"])):
+        strongest[key(r)[:3]] = key(r)
+    found = {key(r) for r in kept}
+    assert np.mean([best in found for best in strongest.values()]) > 0.9, "what is dropped is rare"
+
+
+def key(row: dict[str, Any]) -> tuple[int, int, int, int]:
+    return row["layer"], row["neuron"], row["polarity"], row["token_id"]
+
+
 @pytest.mark.parametrize(("bad", "workers"), [(float("nan"), 1), (float("inf"), 2)])
 def test_values_that_are_not_finite_name_the_layer(tmp_path: Path, bad: float, workers: int) -> None:
     adapter = brute_force.model("llama", torch.float32)
