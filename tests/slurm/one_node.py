@@ -91,7 +91,7 @@ class OneNode:
         text = self.run("scontrol", "-o", "show", "job", job)
         return text.split("JobState=")[1].split()[0]
 
-    def wait(self, *, seconds: float = 150, busy: tuple[str, ...] = ()) -> None:
+    def wait(self, *, seconds: float = 300, busy: tuple[str, ...] = ()) -> None:
         """Wait until no job (or none of the `busy` ids) is in the queue; TimeoutError with the queue after that."""
         end = time.monotonic() + seconds
         while left := {k: v for k, v in self.queue().items() if not busy or k in busy}:

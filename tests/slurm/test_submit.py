@@ -73,20 +73,22 @@ def submitted(slurm: OneNode, recipe: Path, *words: object) -> dict[str, dict[st
     return {row["step"]: row for row in json.loads(done.stdout)}
 
 
-def kill_task(command: str, seconds: float = 60) -> None:
-    """SIGKILL the process with this in its command line, as soon as it is there."""
+def kill_task(command: str, log: Path, seconds: float = 120) -> None:
+    """SIGKILL the process with this in its command line while it loads the model: its log says so."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:  # ended meanwhile
-                continue
-            if command in words:
-                os.kill(int(path.parent.name), signal.SIGKILL)
-                return
+    while not (log.exists() and "loading" in log.read_text()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"{log} does not begin to load a model: {log.read_text() if log.exists() else 'no log'}")
         time.sleep(0.02)
-    raise TimeoutError(f"no process with {command!r}")
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # ended meanwhile
+            continue
+        if command in words:
+            os.kill(int(path.parent.name), signal.SIGKILL)
+            return
+    raise ProcessLookupError(f"no process with {command!r}; it ended before it could be killed")
 
 
 def differing_tables(left: Path, right: Path) -> set[str]:
@@ -123,9 +125,11 @@ def test_a_killed_task_stops_the_merge_and_a_second_submit_measures_it_alone(slu
 
     first = submitted(slurm, recipe, "--array", SHARDS)
     assert [row["state"] for row in first.values()] == ["submitted"] * 7
-    kill_task(f"measure activations {recipe} --shard 2/{SHARDS}")
+    logs = recipe.with_suffix(".duckdb.build") / "slurm"
+    killed = f"{first['activations']['job']}_2"
+    kill_task(f"measure activations {recipe} --shard 2/{SHARDS}", logs / f"activations-{killed}.log")
     slurm.wait()
-    assert slurm.state(f"{first['activations']['job']}_2") == "FAILED"
+    assert slurm.state(killed) == "FAILED"
     assert slurm.state(first["merge"]["job"]) == "CANCELLED"
     assert not finished.exists()
 
@@ -135,7 +139,6 @@ def test_a_killed_task_stops_the_merge_and_a_second_submit_measures_it_alone(slu
     assert {row["job"] for row in third.values()} <= {row["job"] for row in second.values()}
     assert "submitted" not in {row["state"] for row in third.values()}
     slurm.wait()
-    logs = recipe.with_suffix(".duckdb.build") / "slurm"
     merge_log = logs / f"merge-{second['merge']['job']}.log"
     assert slurm.state(second["merge"]["job"]) == "COMPLETED", merge_log.read_text()
 
