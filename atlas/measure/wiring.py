@@ -42,7 +42,7 @@ from atlas.shards import REPEATED, Shard, ShardDraft, new_shard, shard_files
 from atlas.tables import SHARDS
 
 GROUP = 4  # target layers held at once
-PIECE = {"cpu": 1 << 22, "cuda": 1 << 26}  # numbers of one piece of a tile: 16 MB for each thread, 256 MB on a GPU
+PIECE = {"cpu": 1 << 23, "cuda": 1 << 26}  # numbers of one piece of a tile: 32 MB for each thread, 256 MB on a GPU
 _FEWEST = 256  # target neurons of a piece: enough blocks to bound the lists of the columns
 _STEP = 1024  # neurons whose weights are folded at once
 _AXES: tuple[tuple[str, Axis], ...] = (("downstream", "columns"), ("upstream", "rows"))

@@ -24,11 +24,10 @@ _DIRECTIONS = pa.array(["downstream", "upstream"])
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Pairs of one of this layer's neurons (ascending) and a neuron of another layer, as a sparse pattern."""
+    """Pairs of one of this layer's neurons and a neuron of another layer, as a sparse pattern."""
 
-    place: Tensor  # rows of the table
-    start: Tensor  # [N + 1]
-    other: Tensor  # neuron of the other layer
+    start: Tensor  # [N + 1]: where each neuron's pairs begin
+    other: Tensor  # neuron of the other layer, ascending for each neuron
 
 
 def wiring_table(tensors: MlpTensors, layer: int, lists: Tensor, source: str) -> pa.Table:
@@ -79,27 +78,32 @@ def _columns(tensors: MlpTensors, layer: int, pairs: tuple[Tensor, Tensor, Tenso
     neuron, other_layer, other = pairs
     up = _matrix(tensors, layer, "up")
     gate = _matrix(tensors, layer, "gate") if tensors.gated else None
-    writes = _matrix(tensors, layer, "down")
-    names = ("c_up", "c_gate", "lab_strength") if tensors.gated else ("c_up",)
-    found: dict[str, Tensor | None] = {"c_gate": None, "lab_strength": None}
-    found |= {name: up.new_zeros(len(neuron)) for name in names}
-    for that in torch.unique(other_layer).tolist():
-        chosen = _pairs((other_layer == that).nonzero()[:, 0], neuron, other, len(up))
+    writes, width = _matrix(tensors, layer, "down"), len(up)
+    order = torch.argsort((other_layer * width + neuron) * width + other)
+    parts = []
+    for that, chosen in enumerate(order.split(torch.bincount(other_layer, minlength=tensors.layers).tolist())):
+        if not len(chosen):
+            continue
+        found = _pairs(neuron[chosen], other[chosen], width)
         if that < layer:
-            values = _into(tensors, (that, layer), (up, gate, _matrix(tensors, that, "down")), chosen)
+            parts.append(_into(tensors, (that, layer), (up, gate, _matrix(tensors, that, "down")), found))
         else:
-            values = _from(tensors, (layer, that), writes, chosen)
-        for name, value in zip(names, values, strict=True):
-            column = found[name]
-            assert column is not None
-            column[chosen.place] = value
-    return found
+            parts.append(_from(tensors, (layer, that), writes, found))
+    names = ("c_up", "c_gate", "lab_strength") if tensors.gated else ("c_up",)
+    columns: dict[str, Tensor | None] = {"c_gate": None, "lab_strength": None}
+    for index, name in enumerate(names):
+        columns[name] = _placed([part[index] for part in parts] or [up.new_empty(0)], order)
+    return columns
 
 
-def _pairs(place: Tensor, neuron: Tensor, other: Tensor, width: int) -> _Pairs:
-    place = place[torch.argsort(neuron[place] * width + other[place])]
-    count = torch.bincount(neuron[place], minlength=width)
-    return _Pairs(place, torch.cat([count.new_zeros(1), count.cumsum(0)]), other[place])
+def _placed(values: list[Tensor], order: Tensor) -> Tensor:
+    joined = torch.cat(values)
+    return torch.empty_like(joined).index_copy_(0, order, joined)
+
+
+def _pairs(neuron: Tensor, other: Tensor, width: int) -> _Pairs:
+    count = torch.bincount(neuron, minlength=width)
+    return _Pairs(torch.cat([count.new_zeros(1), count.cumsum(0)]), other)
 
 
 def _into(

@@ -60,7 +60,9 @@ def strongest(tile: Tensor, floor: Tensor, *, axis: Axis, first_id: int, top: in
     count = length // size
     # the numbers of a block stand `step` apart: strided maxima over rows are as fast as those over columns
     cut = tile.view(rows, size, count) if axis == "rows" else tile.view(count, size, columns)
-    maxima = torch.stack([cut.amax(1), cut.amin(1).neg_()])
+    maxima = tile.new_empty(2, cut.shape[0], cut.shape[2])
+    torch.amax(cut, 1, out=maxima[0])
+    torch.amin(cut, 1, out=maxima[1]).neg_()
     if axis == "columns":
         maxima = maxima.transpose(1, 2)
     floor = _raised(maxima, floor, top)
