@@ -28,6 +28,7 @@ class Need:
     of: int
     done: frozenset[int]
     reads: tuple[str, ...] = ()  # other measuring steps
+    begun: tuple[int, ...] = ()  # other counts of which shards are there, but not all
 
     @property
     def title(self) -> str:
@@ -97,6 +98,7 @@ class Plan:
     jobs: tuple[Job, ...] = ()
     cancel: tuple[str, ...] = ()
     kept: tuple[Queued, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def measures(self) -> bool:
@@ -126,7 +128,7 @@ def plan_jobs(needs: Sequence[Need], queue: Sequence[Queued], *, place: Path, ou
     merge = _plan_merge(live, list(jobs.values()), place=place, waits=stays, out_of_date=out_of_date)
     merges = [] if merge else [task for task in live if task.step == MERGE]
     gone = _replaced(mine, needs, [*stays, *merges], merging=merge is not None)
-    return Plan((*jobs.values(), *([merge] if merge else [])), gone, (*stays, *merges))
+    return Plan((*jobs.values(), *([merge] if merge else [])), gone, (*stays, *merges), _notes(needs))
 
 
 def job_name(title: str, place: Path, *, key: str, of: int) -> str:
@@ -180,6 +182,15 @@ def _replaced(
     missing = {need.title: set(range(need.of)) - need.done for need in needs} | ({MERGE: {0}} if merging else {})
     waiting = [task for task in mine if task.state == "PENDING" and task not in stays]
     return tuple(task.job for task in waiting if task.task in missing.get(task.step or "", ()))
+
+
+def _notes(needs: Sequence[Need]) -> tuple[str, ...]:
+    return tuple(
+        f"{need.title} was begun in {' and '.join(map(str, need.begun))} shards, which do not merge with {need.of}; "
+        f"--array {need.begun[0]} goes on with those"
+        for need in needs
+        if need.begun and len(need.done) < need.of
+    )
 
 
 def _hash(place: Path) -> str:

@@ -173,7 +173,8 @@ def _need(step: Step, key: str, sets: Sequence[ShardSet], *, of: int) -> Need:
     whole = [found.of for found in sets if found.complete]
     of = whole[0] if whole else of
     done = {index for found in sets if found.of == of for index in found.done}
-    return Need(step.name, key, of, frozenset(done), tuple(name for name in step.needs if name != "model"))
+    reads = tuple(name for name in step.needs if name != "model")
+    return Need(step.name, key, of, frozenset(done), reads, tuple(s.of for s in sets if s.done and s.of != of))
 
 
 def _stale_tables(recipe: Recipe, keys: Mapping[str, str]) -> set[str]:

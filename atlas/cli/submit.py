@@ -82,6 +82,8 @@ def _show(rows: list[dict[str, Any]], form: str) -> None:
 
 def _say(plan: Plan, atlas: str) -> None:
     """Say on stderr what there was nothing to do for."""
+    for note in plan.notes:
+        click.echo(f"note: {note}", err=True)
     if plan.cancel:
         click.echo(f"note: {', '.join(plan.cancel)} waited for failed jobs and gave way to new ones", err=True)
     if not plan.jobs:

@@ -268,8 +268,12 @@ def test_shards_that_are_there_in_another_count_stay(small: Path, recipe: Path, 
     relp = next((recipe.parent / "small.duckdb.build").glob("relp-*/shard-00001-of-00002"))
     shutil.rmtree(relp)
     shown = run("submit", recipe, "-p", "cpu", "--dry-run")  # goes on with two
+    assert "note: relp" not in shown.err
     first, merge = jobs_of(shown.out)
     assert "#SBATCH --array=1\n" in first and '"$SLURM_ARRAY_TASK_ID"/2' in first and " build " in merge
+    other = run("submit", recipe, "-p", "cpu", "--array", 5, "--dry-run")
+    assert "#SBATCH --array=0-4\n" in other.out
+    assert "note: relp was begun in 2 shards, which do not merge with 5; --array 2 goes on with those" in other.err
 
 
 def test_what_sbatch_refuses_is_shown_and_what_was_sent_is_found_again(
