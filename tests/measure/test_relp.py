@@ -44,6 +44,13 @@ def trained(request: pytest.FixtureRequest) -> Adapter:
     return load_model(shared_model(request.param), dtype="float64")
 
 
+@pytest.fixture(params=[*FAMILIES, "stories260K-hf", "slm4096-hf"])
+def any_model(request: pytest.FixtureRequest) -> Adapter:
+    if request.param in FAMILIES:
+        return FAMILIES[request.param]()
+    return load_model(shared_model(request.param), dtype="float64")
+
+
 @dataclass
 class Inputs:
     """Relevance that reaches the inputs of the model, by kind, and the metric."""
@@ -132,18 +139,18 @@ def test_forward_value_is_unchanged(adapter: Adapter, monkeypatch: pytest.Monkey
     assert adapter.model.config._attn_implementation != "atlas_recorded_pattern"
 
 
-def test_completeness(adapter: Adapter) -> None:  # I1, I6
-    graph = attribute(adapter, tokens(9), options=ALL)
+def test_completeness(any_model: Adapter) -> None:  # I1, I6
+    graph = attribute(any_model, tokens(5), options=ALL)
     assert graph.completeness_residual < 1e-12
-    found = backward(adapter, tokens(9), Rules(), graph.targets)
+    found = backward(any_model, tokens(5), Rules(), graph.targets)
     assert found.metric == pytest.approx(graph.metric_value, rel=1e-12)
     whole = found.embedding + found.positions + found.biases
     assert whole == pytest.approx(found.metric, rel=1e-12)
 
 
-def test_direct_completeness(adapter: Adapter) -> None:  # I3, I6
-    graph = attribute(adapter, tokens(9), options=ALL)
-    found = backward(adapter, tokens(9), Rules(leaves=True), graph.targets)
+def test_direct_completeness(any_model: Adapter) -> None:  # I3, I6
+    graph = attribute(any_model, tokens(5), options=ALL)
+    found = backward(any_model, tokens(5), Rules(leaves=True), graph.targets)
     assert found.embedding + found.positions + found.biases + found.neurons == pytest.approx(found.metric, rel=1e-12)
     assert found.neurons == pytest.approx(graph.nodes.direct.sum(), rel=1e-10)
 
@@ -210,8 +217,8 @@ def test_flows_into_a_neuron_sum_to_its_relevance(family: str) -> None:  # I4
     assert graph.remainder == pytest.approx(0, abs=1e-9)
 
 
-def test_flow_is_conserved(adapter: Adapter) -> None:  # I5
-    nodes = (graph := attribute(adapter, tokens(9), options=ALL)).nodes
+def test_flow_is_conserved(any_model: Adapter) -> None:  # I5
+    nodes = (graph := attribute(any_model, tokens(5), options=ALL)).nodes
     outgoing = np.bincount(graph.edges.source, graph.edges.weight, len(nodes.layer)) + nodes.direct
     assert np.allclose(outgoing, nodes.relevance, rtol=0, atol=1e-12 * np.abs(nodes.relevance).max())
     by_token = np.bincount(graph.logit.source, graph.logit.weight, len(nodes.layer))
@@ -244,8 +251,8 @@ def _bias_flow(adapter: Adapter, ids: list[int], place: tuple[int, int, int]) ->
     return sum(float((g * p).sum().detach()) for g, p in zip(found, parts, strict=True))
 
 
-def test_intervention_moves_everything_by_delta_times_j(adapter: Adapter) -> None:  # I8: no autograd anywhere
-    ids = tokens(9)
+def test_intervention_moves_everything_by_delta_times_j(any_model: Adapter) -> None:  # I8: no autograd anywhere
+    adapter, ids = any_model, tokens(5)
     graph = attribute(adapter, ids, options=ALL)
     nodes, flows, delta = graph.nodes, dense(graph), 1e-2
     source = int(np.flatnonzero((nodes.layer == 0) & (nodes.position == 3))[5])
@@ -301,16 +308,16 @@ def _linear_norm(norm: nn.Module, x: Tensor, factor: Tensor) -> Tensor:
 
 def _attend(block: Block, pattern: Tensor, x: Tensor) -> Tensor:
     """P V O without biases; the value rows of fused projections by hand."""
-    attention, count = block.attention, len(x)
-    heads = pattern.shape[0]
+    attention, count, heads = block.attention, len(x), pattern.shape[0]
     if hasattr(attention, "v_proj"):
         value, output = x @ attention.v_proj.weight.T, attention.o_proj.weight
-        value = value.view(count, 2, -1).repeat_interleave(heads // 2, dim=1)  # 2 key-value heads
     elif hasattr(attention, "c_attn"):
-        value, output = (x @ attention.c_attn.weight)[:, 32:].view(count, heads, 4), attention.c_proj.weight.T
+        value, output = (x @ attention.c_attn.weight)[:, -x.shape[1] :], attention.c_proj.weight.T
     else:
-        value = (x @ attention.query_key_value.weight.T).view(count, heads, 12)[:, :, 8:]
+        value = (x @ attention.query_key_value.weight.T).view(count, heads, 3, -1)[:, :, 2].reshape(count, -1)
         output = attention.dense.weight
+    value = value.view(count, -1, output.shape[1] // heads)
+    value = value.repeat_interleave(heads // value.shape[1], dim=1)
     mixed = torch.einsum("hqk,khe->qhe", pattern, value).reshape(count, -1)
     return mixed @ output.T
 
