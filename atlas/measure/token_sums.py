@@ -16,8 +16,8 @@ Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
-_FLUSH = 1 << 20  # firings of a layer kept before they are summed: 16 MB
-BYTES = 32  # of one triple
+_FLUSH = 1 << 21  # firings of a layer kept before they are summed: 16 MB, or 24 MB where keys need over 32 bits
+_PACKED = 1 << 32  # keys below this are packed with their value
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,14 @@ class TokenLayer:
     Firings must arrive in a fixed order of batches: where the sums are cut then is fixed too. Whenever more than `most`
     triples are held, every (neuron, sign) keeps its most // 2 // sides of largest |sum|; `dropped` counts the firings
     of the others, exactly. A dropped token that fires again starts from nothing, so its n and sum are those since.
-    Memory: BYTES * `most`, twice while triples are joined, and a buffer of 16 MB.
+    Memory: 32 bytes * `most`, twice while triples are joined, and a buffer of 16 or 24 MB.
     """
 
     def __init__(self, vocab: int, sides: int, most: int) -> None:
         self._vocab, self._sides, self._most = vocab, sides, most
         self._room = max(most // 2 // sides, 1)  # half of it: newcomers gather before they compete
-        self._waiting: list[tuple[Ints, Floats]] = []
+        self._is_packed = sides * vocab <= _PACKED
+        self._waiting: list[tuple[Ints, Floats] | Words] = []
         self._size = 0
         self._runs: list[TokenSums] = []
         self.dropped = np.zeros(sides, dtype=np.int64)
@@ -56,7 +57,7 @@ class TokenLayer:
         """Add firings, one entry each; side = 2 neuron + negative."""
         key = side * self._vocab
         key += token
-        self._waiting.append((key, value))
+        self._waiting.append(_packed(key, value) if self._is_packed else (key, value))
         self._size += len(value)
         if self._size >= _FLUSH:
             self._flush()
@@ -80,11 +81,8 @@ class TokenLayer:
         return TokenLayer(self._vocab, self._sides, self._most)
 
     def _flush(self) -> None:
-        keys = [key for key, _ in self._waiting]
-        values = [value for _, value in self._waiting]
-        self._waiting, self._size = [], 0
-        empty = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
-        self._runs.append(_sum_firings(np.concatenate([empty[0], *keys]), np.concatenate([empty[1], *values])))
+        waiting, self._waiting, self._size = self._waiting, [], 0
+        self._runs.append(_sum_packed(waiting) if self._is_packed else _sum_pairs(waiting))
         # runs double in size, so every row is joined only a logarithmic number of times
         while len(self._runs) > 1 and len(self._runs[-2].key) <= 2 * len(self._runs[-1].key):
             self._join()
@@ -112,46 +110,38 @@ class TokenLayer:
         self._runs = [run.at(keep)]
 
 
-def _sum_firings(key: Ints, value: Floats) -> TokenSums:
+def _packed(key: Ints, value: Floats) -> Words:
+    """Key and value as one integer, in their order: sorting these is several times as fast as an indirect sort."""
+    bits = value.view(np.int32)
+    packed: Words = key.view(np.uint64) << np.uint64(32)
+    packed |= (bits ^ (bits >> 31 | np.int32(-(1 << 31)))).view(np.uint32)
+    return packed
+
+
+def _sum_packed(waiting: list[tuple[Ints, Floats] | Words]) -> TokenSums:
+    packed: Words = np.concatenate([np.empty(0, dtype=np.uint64), *waiting])
+    packed.sort()
+    bits = packed.astype(np.uint32).view(np.int32)
+    value = (bits ^ (~(bits >> 31) | np.int32(-(1 << 31)))).view(np.float32)
+    packed >>= np.uint64(32)
+    return _sum_sorted(packed.view(np.int64), value)
+
+
+def _sum_pairs(waiting: list[tuple[Ints, Floats] | Words]) -> TokenSums:
+    key = np.concatenate([np.empty(0, dtype=np.int64), *(key for key, _ in waiting)])
+    value = np.concatenate([np.empty(0, dtype=np.float32), *(value for _, value in waiting)])
+    order = np.lexsort((value, key))
+    return _sum_sorted(key[order], value[order])
+
+
+def _sum_sorted(key: Ints, value: Floats) -> TokenSums:
+    """Sum firings that are sorted by key, then value."""
     if not len(key):
-        return TokenSums(key, key, np.empty(0), value, value)
-    if (cells := int(key.max()) + 1) <= 4 * len(key):
-        return _sum_counted(key, value, cells)
-    if cells <= 1 << 32:
-        key, value = _sort_packed(key, value)
-    else:
-        order = np.lexsort((value, key))
-        key, value = key[order], value[order]
+        return TokenSums(key, np.empty(0, dtype=np.int64), np.empty(0), value, value)
     starts = _starts(key)
     ends = np.append(starts[1:], len(key)) - 1
     sums = np.add.reduceat(value.astype(np.float64), starts)
     return TokenSums(key[starts], ends - starts + 1, sums, value[ends], value[starts])
-
-
-def _sum_counted(key: Ints, value: Floats, cells: int) -> TokenSums:
-    """Sum by counting into `cells` cells: for keys that are dense, 4 times as fast as sorting."""
-    n = np.bincount(key, minlength=cells)
-    sums: Doubles = np.bincount(key, weights=value, minlength=cells).astype(np.float64, copy=False)
-    high = np.full(cells, -np.inf, dtype=np.float32)
-    low = np.full(cells, np.inf, dtype=np.float32)
-    np.maximum.at(high, key, value)
-    np.minimum.at(low, key, value)
-    found = np.flatnonzero(n)
-    return TokenSums(found, n[found], sums[found], high[found], low[found])
-
-
-def _sort_packed(key: Ints, value: Floats) -> tuple[Ints, Floats]:
-    """Sort by key, then value, as one 64-bit integer each: several times as fast as an indirect sort."""
-    bits = value.view(np.uint32)
-    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.uint32)
-    packed = key.astype(np.uint64)
-    packed <<= np.uint64(32)
-    packed |= ordered
-    packed.sort()
-    low = packed.astype(np.uint32)
-    bits = np.where(low >> 31, low ^ np.uint32(1 << 31), ~low).astype(np.uint32)
-    packed >>= np.uint64(32)
-    return packed.view(np.int64), bits.view(np.float32)
 
 
 def _join(left: TokenSums, right: TokenSums) -> TokenSums:
