@@ -76,8 +76,19 @@ SHARDS: dict[str, pa.Schema] = {
     "token_counts": _schema(token_id=I32, n=I64),
     # -- gradients (calibration documents) ---------------------------------------------------------------------
     # L = summed negative log likelihood; g = dL/da per token; sums over tokens in float64
+    # block = index of the run of consecutive documents that the sums are over; the merge adds blocks in order
     "gradient_stats": _schema(
-        **_NEURON, n_tokens=I64, s_a=F64, s_a2=F64, s_abs=F64, s_g2=F64, s_ag=F64, s_a2g2=F64, s_absag=F64, s_ag2=F64
+        block=I32,
+        **_NEURON,
+        n_tokens=I64,
+        s_a=F64,
+        s_a2=F64,
+        s_abs=F64,
+        s_g2=F64,
+        s_ag=F64,
+        s_a2g2=F64,
+        s_absag=F64,
+        s_ag2=F64,
     ),
     # -- weights ----------------------------------------------------------------------------------------------
     "weight_stats": _schema(

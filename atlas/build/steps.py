@@ -366,6 +366,7 @@ STEPS: tuple[Step, ...] = (
         ("model",),
         lambda r: [vars(r.gradients), r.activations.documents, r.activations.context_length],
         _gradients,
+        version=2,
     ),
     Step("logit_lens", "logit lens", "measure", measure_logit_lens, ("model",), lambda r: vars(r.logit_lens)),
     Step("weights", "weights", "measure", measure_weights, ("model",)),

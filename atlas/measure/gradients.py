@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from atlas.measure.batches import (
 )
 from atlas.measure.corpus import Corpus, context_length
 from atlas.models.adapter import Adapter
+from atlas.neuron import ModelSpec
 from atlas.progress import Progress
 from atlas.shards import Shard, new_shard
 
@@ -60,11 +62,12 @@ def measure(
     progress: Progress,
     workers: int,
 ) -> None:
-    """Write one shard of gradient_stats (tables.SHARDS), rows by layer and neuron.
+    """Write one shard of gradient_stats (tables.SHARDS): one row by block of documents, layer and neuron.
 
     n_tokens counts positions as the activation pass does: position 0 of every context and BOS tokens are left out
     (with `skip_bos`), but their losses are part of L. The last position of a context predicts nothing: it counts and
-    its g is 0. Products and sums are in float64, added in the order of the batches. Facts of the marker: as in
+    its g is 0. Products and sums are in float64, added in the order of the batches of a block; the merge adds blocks
+    in their order, so that the sums do not depend, in any bit, on the number of shards. Facts of the marker: as in
     activations.measure. Memory: the graph of one batch a worker. Raises InputError for the corpus and options,
     ModelError for values that are not finite.
     """
@@ -74,23 +77,34 @@ def measure(
         options.block_documents,
         options.skip_bos,
     )
-    spec, counts, counted = adapter.spec, Counts(), 0
-    sums = np.zeros((spec.layers, len(_SUMS), spec.d_mlp))
-    owned = shard_documents(corpus, shard, reading)
+    counts, owned = Counts(), shard_documents(corpus, shard, reading)
     batches = read_batches(corpus, owned, tokenizer=adapter.tokenizer, reading=reading, counts=counts)
     with one_thread(), recorded(adapter) as record, new_shard(root, shard) as draft:
         with progress.task("gradients", len(owned), "documents") as task:
-            for batch, found in work_in_order(batches, lambda b: _look(adapter, record, b), workers=workers):
-                sums += found
-                counted += len(batch.rows)
-                task.advance(documents_in(batch))
+
+            def looked() -> Iterator[tuple[int, int, Any]]:
+                for batch, found in work_in_order(batches, lambda b: _look(adapter, record, b), workers=workers):
+                    yield batch.contexts[0].document // reading.block_documents, len(batch.rows), found
+                    task.advance(documents_in(batch))
+
+            draft.write_parts("gradient_stats", _block_tables(adapter.spec, looked()))
+        draft.facts.update(vars(counts))
+
+
+def _block_tables(spec: ModelSpec, looked: Iterator[tuple[int, int, Any]]) -> Iterator[pa.Table]:
+    """One table for every block: (block, positions, sums [layers, 8, d_mlp]) of its batches, added."""
+    for block, parts in groupby(looked, key=lambda part: part[0]):
+        sums, counted = np.zeros((spec.layers, len(_SUMS), spec.d_mlp)), 0
+        for _, positions, found in parts:
+            sums += found
+            counted += positions
         columns = dict(zip(_SUMS, sums.transpose(1, 0, 2).reshape(len(_SUMS), -1), strict=True))
         place = {
+            "block": np.full(spec.neurons, block),
             "layer": np.repeat(np.arange(spec.layers), spec.d_mlp),
             "neuron": np.tile(np.arange(spec.d_mlp), spec.layers),
         }
-        draft.write("gradient_stats", pa.table({**place, "n_tokens": np.full(spec.neurons, counted), **columns}))
-        draft.facts.update(vars(counts))
+        yield pa.table({**place, "n_tokens": np.full(spec.neurons, counted), **columns})
 
 
 class Record(threading.local):

@@ -1,5 +1,6 @@
 -- Activation shards (and gradient shards, where there are any) -> neuron_stats, one row per neuron.
--- Counts add exactly; float sums are added in shard order, so the result does not depend on threads.
+-- Counts add exactly; float sums are added in the order of shards (gradients: of blocks of documents, which do not
+-- depend on the number of shards), so the result does not depend on threads.
 -- Quantiles are interpolated inside the bin where the cumulative count reaches the share.
 WITH merged AS (
     SELECT layer, neuron, sum(n_tokens)::BIGINT AS n_tokens,
@@ -40,10 +41,10 @@ WITH merged AS (
     SELECT layer, neuron, list(n ORDER BY bin) AS hist FROM bins GROUP BY layer, neuron
 ), gradients AS (
     SELECT layer, neuron, sum(n_tokens)::BIGINT AS grad_tokens,
-           sum(s_a ORDER BY shard) AS grad_s_a, sum(s_a2 ORDER BY shard) AS grad_s_a2,
-           sum(s_abs ORDER BY shard) AS grad_s_abs, sum(s_g2 ORDER BY shard) AS grad_s_g2,
-           sum(s_ag ORDER BY shard) AS grad_s_ag, sum(s_a2g2 ORDER BY shard) AS grad_s_a2g2,
-           sum(s_absag ORDER BY shard) AS grad_s_absag, sum(s_ag2 ORDER BY shard) AS grad_s_ag2
+           sum(s_a ORDER BY block) AS grad_s_a, sum(s_a2 ORDER BY block) AS grad_s_a2,
+           sum(s_abs ORDER BY block) AS grad_s_abs, sum(s_g2 ORDER BY block) AS grad_s_g2,
+           sum(s_ag ORDER BY block) AS grad_s_ag, sum(s_a2g2 ORDER BY block) AS grad_s_a2g2,
+           sum(s_absag ORDER BY block) AS grad_s_absag, sum(s_ag2 ORDER BY block) AS grad_s_ag2
     FROM shard_gradient_stats GROUP BY layer, neuron
 )
 SELECT merged.*, hists.hist, quantiles.quantiles, gradients.* EXCLUDE (layer, neuron)

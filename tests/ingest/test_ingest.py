@@ -241,7 +241,9 @@ def test_fisher_scores_are_the_centred_formula(con, tmp_path: Path) -> None:
         wanted[neuron] = (((a - a.mean()) * g) ** 2).mean()
         sums = {"s_a": a, "s_a2": a**2, "s_abs": abs(a), "s_g2": g**2, "s_ag": a * g, "s_a2g2": (a * g) ** 2,
                 "s_absag": abs(a * g), "s_ag2": a * g**2}  # fmt: skip
-        gradients.append({"layer": 0, "neuron": neuron, "n_tokens": 400, **{k: v.sum() for k, v in sums.items()}})
+        for block, part in enumerate((slice(0, 150), slice(150, 400))):
+            found = {k: v[part].sum() for k, v in sums.items()}
+            gradients.append({"block": block, "layer": 0, "neuron": neuron, "n_tokens": len(a[part]), **found})
         weights.append(
             {"layer": 0, "neuron": neuron, "weight_magnitude": 10.0 - neuron, "output_norm": 1.0, "up_norm": 1.0}
         )

@@ -30,6 +30,16 @@ def measured(adapter: Adapter, corpus: Corpus, root: Path, **changes: Any) -> An
     return brute_force.read(root)["gradient_stats"]
 
 
+def merged(table: Any) -> dict[str, np.ndarray]:
+    """Blocks added in order: each column [neurons of the model]."""
+    blocks = table["block"].to_numpy()
+    assert (np.diff(blocks) >= 0).all()
+    return {
+        name: np.add.reduce([table[name].to_numpy()[blocks == block] for block in np.unique(blocks)])
+        for name in table.schema.names[3:]
+    }
+
+
 def expected(adapter: Adapter, corpus: Corpus) -> dict[str, np.ndarray]:
     """Sums [layers, neurons]; the loss is written out, and the gradient is that of an added zero."""
     every = brute_force.look(adapter, corpus)
@@ -71,24 +81,31 @@ def _run(adapter: Adapter, ids: list[int]) -> tuple[np.ndarray, np.ndarray]:
 def test_sums_equal_autograd_on_single_documents(tmp_path: Path, kind: str) -> None:
     adapter, corpus = brute_force.model(kind), brute_force.corpus(16)
     table = measured(adapter, corpus, tmp_path)
-    assert set(table["n_tokens"].to_pylist()) == {len(brute_force.look(adapter, corpus).token)}
-    assert table["layer"].to_pylist() == [layer for layer in range(3) for _ in range(14)]
-    assert table["neuron"].to_pylist() == list(range(14)) * 3
+    whole = merged(table)
+    assert set(whole["n_tokens"]) == {len(brute_force.look(adapter, corpus).token)}
+    assert table["block"].to_pylist() == [0] * 42 + [1] * 42  # 16 documents in blocks of 8
+    assert table["layer"].to_pylist() == [layer for layer in range(3) for _ in range(14)] * 2
+    assert table["neuron"].to_pylist() == list(range(14)) * 6
     for name, sums in expected(adapter, corpus).items():
-        found = table[name].to_numpy().reshape(3, 14)
+        found = whole[name].reshape(3, 14)
         assert np.abs(found - sums).max() <= 1e-10 * np.abs(sums).max(), name
     assert not any(block.down._forward_pre_hooks for block in adapter.blocks)
 
 
-@pytest.mark.parametrize("changes", [{"of": 3}, {"batch_tokens": 12}, {"batch_tokens": 999}, {"block_documents": 40}])
-def test_shards_and_batches_change_no_answer(tmp_path: Path, changes: dict[str, int]) -> None:
+@pytest.mark.parametrize("changes", [{"batch_tokens": 12}, {"batch_tokens": 999}, {"block_documents": 40}])
+def test_batches_change_no_answer(tmp_path: Path, changes: dict[str, int]) -> None:
     adapter, corpus = brute_force.model("llama"), brute_force.corpus()
-    one = measured(adapter, corpus, tmp_path / "a")
-    many = measured(adapter, corpus, tmp_path / "b", **changes)
-    for name in one.schema.names[2:]:
-        left = one[name].to_numpy()
-        right = many[name].to_numpy().reshape(-1, len(left)).sum(axis=0)
-        np.testing.assert_allclose(right, left, rtol=1e-10, atol=1e-12 * np.abs(left).max())
+    one = merged(measured(adapter, corpus, tmp_path / "a"))
+    many = merged(measured(adapter, corpus, tmp_path / "b", **changes))
+    for name, left in one.items():
+        np.testing.assert_allclose(many[name], left, rtol=1e-10, atol=1e-12 * np.abs(left).max())
+
+
+@pytest.mark.parametrize("of", [2, 3, 7, 50])
+def test_shards_change_no_byte(tmp_path: Path, of: int) -> None:
+    adapter, corpus = brute_force.model("llama", torch.float32), brute_force.corpus()
+    one, many = (measured(adapter, corpus, tmp_path / str(n), of=n) for n in (1, of))
+    assert many.equals(one)
 
 
 def test_workers_change_no_byte(tmp_path: Path) -> None:
