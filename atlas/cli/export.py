@@ -79,6 +79,26 @@ def graph_json(source: Path | None, file: Path | None, output: Path, limit: int,
         click.echo(f"note: {note}", err=True)
 
 
+@export.command("wiring-cache", epilog="Example: atlas export wiring-cache -o wiring_cache")
+@click.option("--atlas", "file", type=click.Path(path_type=Path), metavar="FILE", help="Atlas file.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
+@click.option("--force", is_flag=True, help="Replace files of the same name in a folder that is not empty.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def wiring_cache(file: Path | None, output: Path, force: bool, quiet: bool) -> None:
+    """Write the wiring as layer_N.json files: tokens, upstream and downstream connections of every neuron."""
+    import atlas
+    from atlas.cli.options import find_atlas
+    from atlas.export.wiring_cache import export_wiring_cache
+    from atlas.progress import Lines, Quiet
+
+    with atlas.open(find_atlas(file)) as opened:
+        report = export_wiring_cache(opened, output, force=force, progress=Quiet() if quiet else Lines())
+    for name, size in report.files:
+        click.echo(f"{output / name}  {size:,} bytes")
+    for note in report.notes:
+        click.echo(f"note: {note}", err=True)
+
+
 @click.command(epilog="Example: atlas artifacts data -o ARTIFACTS.md")
 @click.argument("root", type=click.Path(path_type=Path), default=Path("data"))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("ARTIFACTS.md"), show_default=True)

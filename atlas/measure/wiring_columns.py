@@ -81,7 +81,7 @@ def _columns(tensors: MlpTensors, layer: int, pairs: tuple[Tensor, Tensor, Tenso
     writes, width = _matrix(tensors, layer, "down"), len(up)
     order = torch.argsort((other_layer * width + neuron) * width + other)
     parts = []
-    for that, chosen in enumerate(order.split(torch.bincount(other_layer, minlength=tensors.layers).tolist())):
+    for that, chosen in enumerate(torch.split(order, torch.bincount(other_layer, minlength=tensors.layers).tolist())):
         if not len(chosen):
             continue
         found = _pairs(neuron[chosen], other[chosen], width)
