@@ -2,7 +2,7 @@
 
 Counts, minima and maxima are exact in any order, so each thread keeps its own `Tally`. Float sums depend on order, so
 they are made per batch and added in the order of the batches. One pass over pieces of ROWS positions does it all: a
-piece stays in the core's cache, which takes half of the time of one operation after the other on the whole batch.
+piece stays in the core's cache: 7.6 instead of 12.8 ns a value on the whole batch, one operation after the other.
 torch.compile would fuse them further, but its first call costs 20 to 40 s of a core, more than the pass over the demo.
 """
 
@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 BINS = HIST_BINS + 2
-ROWS = 96  # of 2048 neurons in float32: 0.8 MB, and a buffer of the same size
+ROWS = 64  # of 2048 neurons in float32: 0.5 MB, and a buffer of the same size
 
 
 @dataclass(frozen=True)
@@ -128,21 +128,19 @@ def _outside(values: Tensor, low: Floats, high: Floats) -> tuple[Ints, Floats]:
         found = ((values <= next(bars)) | (values >= next(bars))).view(-1).nonzero().view(-1)
         return found.cpu().numpy(), values.view(-1)[found].cpu().numpy()
     array: Floats = values.numpy()
-    padded = np.empty(array.size + array.size // 8, dtype=np.bool_)
-    mask = padded[: array.size].reshape(array.shape)
+    whole = np.zeros(-(-array.size // 8) * 8, dtype=np.bool_)
+    mask = whole[: array.size].reshape(array.shape)
     np.greater_equal(array, high, out=mask)
     mask |= np.less_equal(array, low)
-    flat = _true(padded, array.size)
+    flat = _true(whole)
     return flat, array.ravel().take(flat)
 
 
-def _true(padded: Mask, size: int) -> Ints:
-    """Indices of the true ones of the first `size` entries; the rest of `padded` is scratch.
-
-    numpy's search is made for less than 10 % and takes up to 3 times as long just below: true padding lifts it over.
-    """
-    count = np.count_nonzero(padded[:size])
-    if not size // 32 < count <= size // 10:
-        return np.flatnonzero(padded[:size])
-    padded[size:] = True
-    return np.flatnonzero(padded)[:count]
+def _true(mask: Mask) -> Ints:
+    """Find the true ones; first by eights, most of which are empty: half of the time of numpy's own search."""
+    words = mask.view(np.uint64)
+    some = np.flatnonzero(words != 0)
+    inner = np.flatnonzero(words.take(some).view(np.bool_))
+    found: Ints = (some << 3).take(inner >> 3)
+    found += inner & 7
+    return found
