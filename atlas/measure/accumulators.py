@@ -3,7 +3,7 @@
 Counts, minima and maxima are exact in any order, so each thread keeps its own `Tally`. Float sums depend on order, so
 they are made per batch and added in the order of the batches. One pass over pieces of ROWS positions does it all: a
 piece stays in the core's cache: 7.6 instead of 12.8 ns a value on the whole batch, one operation after the other.
-torch.compile would fuse them further, but its first call costs 20 to 40 s of a core, more than the pass over the demo.
+torch.compile of the same sums, bins and comparisons takes 8.7 ns a value after a first call of 18 s, so it is not used.
 """
 
 from __future__ import annotations

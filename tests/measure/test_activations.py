@@ -374,3 +374,15 @@ def test_real_models(tmp_path: Path) -> None:
     for row in top:
         if row["rank"] == 0:
             assert row["activation"] >= a[1:, 4][best[row["neuron"]], row["neuron"]] - 1e-4
+
+
+@pytest.mark.parametrize("kind", list(FAMILIES))
+def test_half_precision_is_read_in_float32(tmp_path: Path, kind: str) -> None:
+    adapter, corpus = brute_force.model(kind, torch.bfloat16), brute_force.corpus(16)
+    every = brute_force.look(brute_force.model(kind), corpus)
+    stats = measured(adapter, corpus, tmp_path)["neuron_stats"]
+    for name, values in (("abs_sum", np.abs(every.a)), ("calib_up", every.up), ("calib_out", every.out)):
+        expected = values.sum(axis=0).ravel()
+        if np.isfinite(expected).all():
+            scale = np.abs(values).sum(axis=0).ravel()
+            assert np.median(np.abs(stats[name].to_numpy() - expected) / scale) < 0.05, name
