@@ -11,9 +11,10 @@ Tiles (source layer, target layer) are computed in pieces of some target neurons
 running lists is picked out while it is in the cache (atlas.models.toplists). GROUP target layers are held while the
 source layers stream past, so a source is read layers / GROUP times.
 
-Memory, with M = one matrix [d_mlp, d_model] in float32 (180 MB for a 7B model) and N = d_mlp: GROUP + 3 times M
-(2 GROUP + 3 without calibration), PIECE numbers for each thread, and lists of 320 N bytes for each of the shard's
-layers (7B: 3.5 MB). Nothing else grows with the number of layers.
+Memory, with M = one matrix [d_mlp, d_model] in float32 (180 MB for a 7B model) and N = d_mlp: about GROUP + 3 times M
+(2 GROUP + 3 without calibration; up to 11 in the last part with 4 threads), PIECE numbers for each thread (twice that
+without calibration), and lists of 320 N bytes for each of the shard's layers (7B: 3.5 MB). A Python process with torch
+is 300 MB more. Nothing else grows with the number of layers.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from atlas.tables import SHARDS
 GROUP = 4  # target layers held at once
 PIECE = {"cpu": 1 << 23, "cuda": 1 << 26}  # numbers of one piece of a tile: 32 MB for each thread, 256 MB on a GPU
 _FEWEST = 256  # target neurons of a piece: enough blocks to bound the lists of the columns
+_COLUMN_WORKERS = 4  # threads of the last part, each of which holds two matrices
 _STEP = 1024  # neurons whose weights are folded at once
 _AXES: tuple[tuple[str, Axis], ...] = (("downstream", "columns"), ("upstream", "rows"))
 
@@ -126,12 +128,13 @@ def measure(
     source = "weights_only" if calibration is None else "calibrated"
     with new_shard(root, shard) as draft:
         with one_core() as cores:
-            lists = _ranked(tensors, calibration, owned, top, workers=cores, progress=progress or Quiet())
-        _write(draft, tensors, lists, source)
+            workers = cores if tensors.device.type == "cpu" else 1
+            lists = _ranked(tensors, calibration, owned, top, workers=workers, progress=progress or Quiet())
+            _write(draft, tensors, lists, source, min(workers, _COLUMN_WORKERS))
         draft.facts["polarity_source"] = source
 
 
-def _write(draft: ShardDraft, tensors: MlpTensors, lists: Lists, source: str) -> None:
+def _write(draft: ShardDraft, tensors: MlpTensors, lists: Lists, source: str, workers: int) -> None:
     schema, layers = SHARDS["wiring"], sorted({layer for _, layer in lists})
     repeated = [name for name in schema.names if name in REPEATED]
     draft.rows["wiring"] = 0
@@ -139,7 +142,7 @@ def _write(draft: ShardDraft, tensors: MlpTensors, lists: Lists, source: str) ->
     with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=repeated) as writer:
         for layer in layers:
             both = torch.stack([lists.pop((direction, layer)) for direction, _ in _AXES])
-            table = wiring_table(tensors, layer, both, source)
+            table = wiring_table(tensors, layer, both, source, workers)
             writer.write_table(table)
             draft.rows["wiring"] += table.num_rows
 
@@ -180,9 +183,8 @@ def _ranked(
     lists = {(d, layer): empty_lists(width, top, tensors.device) for d, _ in _AXES for layer in sorted(owned)}
     ranking = _Ranking(tensors, calibration, owned, top, lists, threading.local())
     tiles = sum(len(_sources(ranking, target)) for target in range(tensors.layers))
-    threads = workers if tensors.device.type == "cpu" else 1
     with progress.task("wiring", tiles, "tiles") as task:
-        for piece, found in work_in_order(_pieces(ranking), lambda p: _rank(ranking, p), workers=threads):
+        for piece, found in work_in_order(_pieces(ranking), lambda p: _rank(ranking, p), workers=workers):
             for direction, entries in found:
                 merge(lists[direction, _owner(piece, direction)][:, _lines(piece, direction)], entries)
             if piece.rows.stop == width:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from atlas.measure.batches import work_in_order
 from atlas.models.tensors import MlpTensors, Role
 from atlas.models.toplists import unpack
 from atlas.tables import SHARDS
@@ -30,17 +31,18 @@ class _Pairs:
     other: Tensor  # neuron of the other layer, ascending for each neuron
 
 
-def wiring_table(tensors: MlpTensors, layer: int, lists: Tensor, source: str) -> pa.Table:
+def wiring_table(tensors: MlpTensors, layer: int, lists: Tensor, source: str, workers: int) -> pa.Table:
     """Rows of one layer from packed lists [2 directions (downstream first), 2 signs, N, top].
 
-    Ordered by neuron, direction, polarity (+1 first) and rank. Memory: five matrices [d_mlp, d_model] in float32.
+    Ordered by neuron, direction, polarity (+1 first) and rank. Memory: 3 matrices [d_mlp, d_model] in float32, and 2 more
+    for each of `workers` threads.
     """
     strength, names = (part.permute(2, 0, 1, 3) for part in unpack(lists))  # [N, direction, sign, rank]
     neuron, direction, sign, rank = (strength > 0).nonzero(as_tuple=True)
     width = strength.shape[0]
     chosen = names[neuron, direction, sign, rank]
     other_layer, other = chosen // width, chosen % width
-    columns = _columns(tensors, layer, (neuron, other_layer, other))
+    columns = _columns(tensors, layer, (neuron, other_layer, other), workers)
     polarity = 1 - 2 * sign
     values: dict[str, Any] = {
         "layer": np.full(len(neuron), layer),
@@ -73,22 +75,26 @@ def _numpy(values: Any) -> Any:
     return values.cpu().numpy() if isinstance(values, Tensor) else values
 
 
-def _columns(tensors: MlpTensors, layer: int, pairs: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor | None]:
+def _columns(
+    tensors: MlpTensors, layer: int, pairs: tuple[Tensor, Tensor, Tensor], workers: int
+) -> dict[str, Tensor | None]:
     """c_up, c_gate and lab_strength of (neuron, other layer, other neuron); the last two None without a gate."""
     neuron, other_layer, other = pairs
     up = _matrix(tensors, layer, "up")
     gate = _matrix(tensors, layer, "gate") if tensors.gated else None
     writes, width = _matrix(tensors, layer, "down"), len(up)
     order = torch.argsort((other_layer * width + neuron) * width + other)
-    parts = []
-    for that, chosen in enumerate(torch.split(order, torch.bincount(other_layer, minlength=tensors.layers).tolist())):
-        if not len(chosen):
-            continue
+    counts = torch.bincount(other_layer, minlength=tensors.layers).tolist()
+    items = ((that, chosen) for that, chosen in enumerate(torch.split(order, counts)) if len(chosen))
+
+    def multiply(item: tuple[int, Tensor]) -> list[Tensor]:
+        that, chosen = item
         found = _pairs(neuron[chosen], other[chosen], width)
         if that < layer:
-            parts.append(_into(tensors, (that, layer), (up, gate, _matrix(tensors, that, "down")), found))
-        else:
-            parts.append(_from(tensors, (layer, that), writes, found))
+            return _into(tensors, (that, layer), (up, gate, _matrix(tensors, that, "down")), found)
+        return _from(tensors, (layer, that), writes, found)
+
+    parts = [part for _, part in work_in_order(items, multiply, workers=workers)]
     names = ("c_up", "c_gate", "lab_strength") if tensors.gated else ("c_up",)
     columns: dict[str, Tensor | None] = {"c_gate": None, "lab_strength": None}
     for index, name in enumerate(names):

@@ -3,7 +3,10 @@
 Random weights are written as safetensors and the whole engine is timed: reading, folding gains, tiles, lists, columns
 of the listed pairs, Parquet. The baseline multiplies two matrices of a tile's shape, as often as the engine has tiles
 (twice without calibration), with the same threads in the same process; a share of the baseline runs before and after
-each round of the engine, so that both see the same machine. fraction_of_matmul_rate = baseline / engine.
+each round of the engine, so that both see the same machine. fraction_of_matmul_rate = baseline / engine in wall time;
+fraction_of_processor_time compares processor time with that of one core alone, which other work on the machine moves
+less. The columns of the listed pairs cost a fixed 40 d_mlp products of rows a layer: the fraction rises with the number
+of layers and with d_mlp.
 
     python scripts/bench/wiring.py --quick
     python scripts/bench/wiring.py --shape 12 2048 8192 --repeats 5
@@ -47,12 +50,17 @@ def main() -> None:
     if args.memory_of:
         print(memory(args.memory_of))
         return
-    shape = tuple(args.shape) if args.shape else (8, 1024, 4096) if args.quick else (8, 2048, 8192)
-    cases = [("float32", True), ("bfloat16", True), ("float32", False)]
+    shape = tuple(args.shape) if args.shape else (8, 2048, 4096) if args.quick else (12, 2048, 8192)
+    cases = [("float32", True), ("bfloat16", True), ("float32", False)][: 2 if args.quick else 3]
     found = {}
     for dtype, calibrated in cases:
         name = f"{dtype}_{'calibrated' if calibrated else 'weights_only'}"
-        found[name] = rate(shape, dtype, calibrated=calibrated, repeats=2 if args.quick else args.repeats)
+        found[name] = rate(
+            shape,
+            dtype,
+            calibrated=calibrated,
+            repeats=(2 if dtype == "float32" else 1) if args.quick else args.repeats,
+        )
         print(f"{name:<24} {found[name]}", file=sys.stderr)
     layers = (4, 8, 16) if args.quick else (4, 8, 16, 32)
     peaks = {str(count): apart(count) for count in layers}
@@ -61,6 +69,7 @@ def main() -> None:
         json.dumps(
             {
                 "fraction_of_matmul_rate": first["fraction"]["median"],
+                "fraction_of_processor_time": first["processor_fraction"]["median"],
                 "noise": first["fraction"],
                 "by_case": found,
                 "baseline": "torch.matmul [d_mlp, d_model] x [d_model, d_mlp] for every tile, same threads",
@@ -81,15 +90,17 @@ def rate(shape: tuple[int, ...], dtype: str, *, calibrated: bool, repeats: int) 
         products = layers * (layers - 1) // 2 * (1 if calibrated else 2)
         pair = torch.randn(d_mlp, d_model), torch.randn(d_model, d_mlp)
         torch.mm(*pair)
-        fractions, seconds = [], []
+        fractions, shares, seconds = [], [], []
         for index in range(repeats):
-            before = bare(pair)
-            start = time.perf_counter()
+            before, alone = bare(pair), one_core(pair)
+            start, spent = time.perf_counter(), time.process_time()
             engine(Path(folder), shape, f"{index}", calibrated=calibrated)
             seconds.append(time.perf_counter() - start)
+            shares.append(products * alone / (time.process_time() - spent))
             fractions.append(products * (before + bare(pair)) / 2 / seconds[-1])
-        flops = 2 * products * d_mlp * d_mlp * d_model
-        return {"fraction": spread(fractions), "seconds": spread(seconds), "gflops": flops / min(seconds) / 1e9}
+        gflops = 2e-9 * products * d_mlp * d_mlp * d_model / min(seconds)
+        times = {"fraction": spread(fractions), "processor_fraction": spread(shares), "seconds": spread(seconds)}
+        return times | {"gflops": round(gflops, 1)}
 
 
 def bare(pair: tuple[torch.Tensor, torch.Tensor]) -> float:
@@ -98,6 +109,17 @@ def bare(pair: tuple[torch.Tensor, torch.Tensor]) -> float:
     for _ in range(SAMPLE):
         torch.mm(*pair)
     return (time.perf_counter() - start) / SAMPLE
+
+
+def one_core(pair: tuple[torch.Tensor, torch.Tensor]) -> float:
+    """Processor seconds of one bare product on one core, where no thread waits for another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    start = time.process_time()
+    torch.mm(*pair)
+    spent = time.process_time() - start
+    torch.set_num_threads(threads)
+    return spent
 
 
 def engine(folder: Path, shape: tuple[int, ...], name: str, *, calibrated: bool) -> None:
