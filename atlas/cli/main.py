@@ -20,6 +20,7 @@ COMMANDS = {
     "ego": ("atlas.cli.query:ego", "The neighbourhood of a selection."),
     "cluster": ("atlas.cli.query:cluster", "Modules: list, show, members."),
     "prune": ("atlas.cli.query:prune", "Neurons that are safest to remove."),
+    "graph": ("atlas.cli.graph:graph", "The attribution graph of one prompt, measured now."),
     "info": ("atlas.cli.inspect:info", "What an atlas is and holds."),
     "check": ("atlas.cli.inspect:check", "Check an atlas; exit code 1 when a check fails."),
     "sql": ("atlas.cli.inspect:sql", "Any SELECT over tables and macros."),

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import click
 
@@ -26,6 +27,21 @@ _PAIRS = {
     "layer_index": ("neuron_index", "neuron"),
 }
 Row = dict[str, Any]
+
+
+class Tabular(Protocol):
+    """What the writers need of an answer."""
+
+    headline: tuple[str, ...]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+
+    def rows(self) -> list[Row]:
+        """All rows as dicts."""
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]: ...
 
 
 def show(answer: Answer, view: View) -> None:
@@ -52,6 +68,14 @@ def show_data(data: Any, text: str, view: View) -> None:
             out.write("\n")
 
 
+def show_rows(rows: list[Row], form: str, *, headline: Sequence[str], limit: int | None, of: str) -> None:
+    """Write rows that are no answer of an atlas to stdout, at most `limit`; how many it cut goes to stderr."""
+    shown = rows[:limit]
+    _WRITERS[form](_Rows(shown, tuple(headline)), sys.stdout)
+    if len(shown) < len(rows):
+        click.echo(f"note: {len(shown)} of {len(rows)} {of}; --limit 0 shows all", err=True)
+
+
 def notes(answer: Answer, *, of: str = "") -> None:
     """Say on stderr what limits the answer; `of` names its table where several are shown."""
     for warning in answer.warnings:
@@ -76,7 +100,7 @@ def text_table(rows: list[Row], columns: list[str] | None = None) -> str:
     return "\n".join(lines)
 
 
-def _table(answer: Answer, out: TextIO) -> None:
+def _table(answer: Tabular, out: TextIO) -> None:
     columns = [c for c in (answer.headline or answer.columns) if c in answer.columns]
     if out.isatty():
         _rich_table(answer.rows(), columns)
@@ -96,16 +120,16 @@ def _rich_table(rows: list[Row], columns: list[str]) -> None:
     Console().print(table if cells else "(no rows)")
 
 
-def _json(answer: Answer, out: TextIO) -> None:
+def _json(answer: Tabular, out: TextIO) -> None:
     json.dump(answer.rows(), out, ensure_ascii=False, default=str, indent=2)
     out.write("\n")
 
 
-def _jsonl(answer: Answer, out: TextIO) -> None:
+def _jsonl(answer: Tabular, out: TextIO) -> None:
     out.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in answer.rows())
 
 
-def _csv(answer: Answer, out: TextIO) -> None:
+def _csv(answer: Tabular, out: TextIO) -> None:
     import csv
 
     writer = csv.writer(out, lineterminator="\n")
@@ -117,6 +141,24 @@ def _parquet(answer: Answer, view: View) -> None:
     import pyarrow.parquet
 
     pyarrow.parquet.write_table(answer.arrow(), view.output)
+
+
+@dataclass
+class _Rows:
+    """Rows of one shape that are held already."""
+
+    held: list[Row]
+    headline: tuple[str, ...]
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.held[0]) if self.held else list(self.headline)
+
+    def rows(self) -> list[Row]:
+        return self.held
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return (tuple(row.values()) for row in self.held)
 
 
 _WRITERS = {"table": _table, "json": _json, "jsonl": _jsonl, "csv": _csv}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ class _Model:
     scan: str
     layers: int
     atlas: Atlas | None
+    names: Names | None = None
 
 
 def export_graph_json(
@@ -50,19 +51,22 @@ def export_graph_json(
     target: Path,
     *,
     atlas: Atlas | None = None,
+    names: Names | None = None,
     plan: GraphPlan | None = None,
     progress: Progress | None = None,
 ) -> GraphReport:
     """Write `{slug}.json` for every graph of `shards` and graph-metadata.json, which keeps the entries of earlier runs.
 
-    `shards` is a folder of shard-* folders or a build folder with one relp-*. Equal shards, atlas and plan give equal
-    bytes; each file is whole or as it was before. A graph with numbers that are not finite is left out and noted.
+    `shards` is a folder of shard-* folders or a build folder with one relp-*. Labels and token texts are `names`, or
+    else those of `atlas`. Equal shards, names, atlas and plan give equal bytes; each file is whole or as it was before.
+    A graph with numbers that are not finite is left out and noted.
     Memory: one graph, one batch of each table, and the index (about 1 kB a graph).
     Raises InputError (unknown graphs, an atlas of another model, a foreign `target`) and ShardError.
     """
     plan, shown, report = plan or GraphPlan(), progress or Quiet(), GraphReport()
     root = find_shards(shards)
-    model, ids = _model(root, atlas, plan, report), _chosen(root, plan, report)
+    known = None if names is None else _Model(plan.scan or names.scan, names.layers, None, names)
+    model, ids = known or _model(root, atlas, plan, report), _chosen(root, plan, report)
     index = _Index(target)
     with shown.task("graphs", len(ids), "graphs") as task:
         for rows in read_graphs(root, ids):
@@ -120,6 +124,8 @@ def _check_revision(atlas: Atlas, revisions: Sequence[str], root: Path) -> None:
 
 
 def _names(rows: GraphRows, model: _Model) -> Names:
+    if model.names is not None:
+        return replace(model.names, scan=model.scan)
     if model.atlas is None:
         return Names(model.scan, model.layers, {}, {}, "none (exported without an atlas)")
     atlas, con = model.atlas, model.atlas.con
@@ -129,9 +135,15 @@ def _names(rows: GraphRows, model: _Model) -> Names:
             f"graph {rows.row['graph_id']} has a neuron up to L{max(layers)}/N{max(neurons)}, {atlas.name} "
             f"{atlas.layers} layers of {atlas.d_mlp}; give --atlas the atlas of the same build"
         )
-    labels = {(layer, neuron): label for layer, neuron, label in con.execute(_LABELS, [layers, neurons]).fetchall()}
+    labels = labels_of(atlas, layers, neurons)
     ids = sorted({*rows.row["token_ids"], *rows.row["targets"]})
     return Names(model.scan, model.layers, labels, dict(con.execute(_TOKENS, [ids]).fetchall()), atlas.name)
+
+
+def labels_of(atlas: Atlas, layers: Sequence[int], neurons: Sequence[int]) -> dict[tuple[int, int], str]:
+    """Labels of neurons (layers[i], neurons[i]) by (layer, neuron); those without one are left out."""
+    found = atlas.con.execute(_LABELS, [list(layers), list(neurons)]).fetchall()
+    return {(layer, neuron): label for layer, neuron, label in found}
 
 
 # -- one graph ----------------------------------------------------------------------------------------------------

@@ -38,15 +38,23 @@ def measure_prompt(adapter: Adapter, text: str) -> PromptActivations:
 
     Raises InputError for a text without tokens or longer than the context, ModelError for values that are not finite.
     """
+    ids = prompt_tokens(adapter, text)
+    texts = token_texts(adapter.tokenizer, adapter.spec.vocab)
+    return PromptActivations(text, tuple(texts[i] for i in ids), measure_tokens(adapter, ids))
+
+
+def prompt_tokens(adapter: Adapter, text: str) -> tuple[int, ...]:
+    """Token ids of a text as the model reads it, BOS first where it has one.
+
+    Raises InputError for a text without tokens and for one that is longer than the model's context.
+    """
     found = list(contexts([text], adapter.tokenizer, length=adapter.spec.context))
     if not found:
         raise InputError(f"the prompt {text!r} has no tokens; give some text")
     if len(found) > 1:
         size = sum(len(context.token_ids) for context in found)
         raise InputError(f"the prompt has {size} tokens, {adapter.spec.name} reads {adapter.spec.context}; shorten it")
-    ids = found[0].token_ids
-    texts = token_texts(adapter.tokenizer, adapter.spec.vocab)
-    return PromptActivations(text, tuple(texts[i] for i in ids), measure_tokens(adapter, ids))
+    return found[0].token_ids
 
 
 def measure_tokens(adapter: Adapter, token_ids: Sequence[int]) -> Floats:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from atlas.errors import InputError, ModelError
+from atlas.models.device import find_device
 from atlas.models.folder import check_folder, find_folder, read_config, revision
 from atlas.models.linear import bias, weight
 from atlas.models.tokens import token_texts
@@ -99,18 +100,17 @@ def load_model(
     """Turn a local folder or hub name into an Adapter; `device="auto"` takes CUDA when there is one.
 
     `attention` names an implementation of transformers; None takes the best that the family supports.
-    Raises InputError for what the person gave (missing folder, file, dtype) and ModelError for damaged weights and
-    unsupported architectures. Not-a-number weights load: they are found where activations are measured.
+    Raises InputError for what the person gave (missing folder, file, dtype, device) and ModelError for damaged weights
+    and unsupported architectures. Not-a-number weights load: they are found where activations are measured.
     """
     if dtype not in _DTYPES:
         raise InputError(f"unknown dtype {dtype!r}; choose one of {', '.join(_DTYPES)}")
-    folder = find_folder(source)
+    where, folder = find_device(device), find_folder(source)
     check_folder(folder)
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     with _quiet():
         model = _read_model(folder, _DTYPES[dtype], attention)
         tokenizer = _read_tokenizer(folder)
-        model = model.to(torch.device(where))
+        model = model.to(where)
     return adapt(model, tokenizer, name=folder.resolve().name, revision=revision(folder))
 
 

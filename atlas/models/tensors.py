@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from atlas.errors import ModelError
 from atlas.models.adapter import Adapter, Block, read_blocks
+from atlas.models.device import find_device
 from atlas.models.folder import INDEX, check_weights, find_folder
 from atlas.models.linear import weight
 from atlas.models.norm import Norm, norm_of
@@ -92,8 +93,7 @@ def in_files(source: str | Path, *, device: str = "auto") -> MlpTensors:
         found = {n: _tensor(folder, files, _key(key, files, prefix)) for n, key in keys.items()}
         return _filled(folder, module, found)
 
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return MlpTensors(folder.resolve().name, read_blocks(model), fill, torch.device(where))
+    return MlpTensors(folder.resolve().name, read_blocks(model), fill, find_device(device))
 
 
 def _skeleton(folder: Path) -> Any:

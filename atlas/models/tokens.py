@@ -38,12 +38,14 @@ def token_texts(tokenizer: Any, vocab: int) -> list[str]:
 
 
 def token_id(tokenizer: Any, text: str) -> int:
-    """The token that a text is; InputError when it is none or several, with what it is cut into."""
+    """The token that a text is; InputError when it is none, several (with what it is cut into) or unknown."""
     if tokenizer is None:
         raise InputError("the model has no tokenizer, so tokens cannot be named; save one in its folder")
     found = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if len(found) == 1:
+    if len(found) == 1 and (found[0] != tokenizer.unk_token_id or text == tokenizer.unk_token):
         return int(found[0])
+    if len(found) == 1:
+        raise InputError(f"target {text!r} is not in the vocabulary ({tokenizer.unk_token}); choose a word that is")
     pieces = ", ".join(repr(tokenizer.decode([one])) for one in found)
     hint = "begin it with a space if it starts a word" if not text.startswith(" ") else "name its first token"
     raise InputError(f"target {text!r} is {len(found)} tokens ({pieces or 'none'}), a target is one; {hint}")

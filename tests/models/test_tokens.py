@@ -91,5 +91,9 @@ def test_a_target_is_one_token() -> None:
         token_id(one, "the cat")
     with pytest.raises(InputError, match="is 0 tokens"):
         token_id(one, "")
+    one.unk_token = "<unk>"
+    with pytest.raises(InputError, match=r"' dog' is not in the vocabulary \(<unk>\)"):
+        token_id(one, " dog")
+    assert token_id(one, "<unk>") == 2
     with pytest.raises(InputError, match="no tokenizer"):
         token_id(None, "x")
