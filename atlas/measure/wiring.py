@@ -12,7 +12,7 @@ running lists is picked out while it is in the cache (atlas.models.toplists). GR
 source layers stream past, so a source is read layers / GROUP times.
 
 Memory, with M = one matrix [d_mlp, d_model] in float32 (180 MB for a 7B model) and N = d_mlp: about GROUP + 3 times M
-(2 GROUP + 3 without calibration; up to 11 in the last part with 4 threads), PIECE numbers for each thread (twice that
+(2 GROUP + 3 without calibration; up to 14 in the last part with 4 threads), PIECE numbers for each thread (twice that
 without calibration), and lists of 320 N bytes for each of the shard's layers (7B: 3.5 MB). A Python process with torch
 is 300 MB more. Nothing else grows with the number of layers.
 """

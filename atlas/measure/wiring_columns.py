@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from atlas.measure.batches import work_in_order
+from atlas.models.norm import Norm
 from atlas.models.tensors import MlpTensors, Role
 from atlas.models.toplists import unpack
 from atlas.tables import SHARDS
@@ -31,11 +32,21 @@ class _Pairs:
     other: Tensor  # neuron of the other layer, ascending for each neuron
 
 
+@dataclass(frozen=True)
+class _Mine:
+    """This layer's matrices [N, d]: reads and writes with the gains of its own norms, and raw."""
+
+    reads: list[Tensor]  # up and, where there is one, gate
+    raw_reads: list[Tensor]
+    writes: Tensor
+    raw_writes: Tensor
+
+
 def wiring_table(tensors: MlpTensors, layer: int, lists: Tensor, source: str, workers: int) -> pa.Table:
     """Rows of one layer from packed lists [2 directions (downstream first), 2 signs, N, top].
 
-    Ordered by neuron, direction, polarity (+1 first) and rank. Memory: 3 matrices [d_mlp, d_model] in float32, and 2 more
-    for each of `workers` threads.
+    Ordered by neuron, direction, polarity (+1 first) and rank. Memory: 5 matrices [d_mlp, d_model] in float32 (6 with a
+    norm behind the MLP), and 2 more for each of `workers` threads.
     """
     strength, names = (part.permute(2, 0, 1, 3) for part in unpack(lists))  # [N, direction, sign, rank]
     neuron, direction, sign, rank = (strength > 0).nonzero(as_tuple=True)
@@ -80,9 +91,7 @@ def _columns(
 ) -> dict[str, Tensor | None]:
     """c_up, c_gate and lab_strength of (neuron, other layer, other neuron); the last two None without a gate."""
     neuron, other_layer, other = pairs
-    up = _matrix(tensors, layer, "up")
-    gate = _matrix(tensors, layer, "gate") if tensors.gated else None
-    writes, width = _matrix(tensors, layer, "down"), len(up)
+    mine, width = _mine(tensors, layer), tensors.shape[0]
     order = torch.argsort((other_layer * width + neuron) * width + other)
     counts = torch.bincount(other_layer, minlength=tensors.layers).tolist()
     items = ((that, chosen) for that, chosen in enumerate(torch.split(order, counts)) if len(chosen))
@@ -90,15 +99,13 @@ def _columns(
     def multiply(item: tuple[int, Tensor]) -> list[Tensor]:
         that, chosen = item
         found = _pairs(neuron[chosen], other[chosen], width)
-        if that < layer:
-            return _into(tensors, (that, layer), (up, gate, _matrix(tensors, that, "down")), found)
-        return _from(tensors, (layer, that), writes, found)
+        return (_into if that < layer else _from)(tensors, mine, that, found)
 
     parts = [part for _, part in work_in_order(items, multiply, workers=workers)]
     names = ("c_up", "c_gate", "lab_strength") if tensors.gated else ("c_up",)
     columns: dict[str, Tensor | None] = {"c_gate": None, "lab_strength": None}
     for index, name in enumerate(names):
-        columns[name] = _placed([part[index] for part in parts] or [up.new_empty(0)], order)
+        columns[name] = _placed([part[index] for part in parts] or [mine.writes.new_empty(0)], order)
     return columns
 
 
@@ -112,28 +119,35 @@ def _pairs(neuron: Tensor, other: Tensor, width: int) -> _Pairs:
     return _Pairs(torch.cat([count.new_zeros(1), count.cumsum(0)]), other)
 
 
-def _into(
-    tensors: MlpTensors, ends: tuple[int, int], matrices: tuple[Tensor, Tensor | None, Tensor], pairs: _Pairs
-) -> list[Tensor]:
+def _into(tensors: MlpTensors, mine: _Mine, that: int, pairs: _Pairs) -> list[Tensor]:
     """Columns of pairs whose target is this layer's neuron."""
-    up, gate, writes = matrices
-    folded = _arriving(tensors, ends, writes)
-    found = [_sampled(matrix, folded, pairs) for matrix in (up, gate) if matrix is not None]
-    raw = [_sampled(matrix, writes, pairs) for matrix in (up, gate) if matrix is not None and gate is not None]
-    return [*found, agreement(*raw)] if raw else found
+    writes = _matrix(tensors, that, "down")
+    behind = _gained(tensors.norm(that, "mlp_out_norm"), writes)
+    found = [_sampled(matrix, behind, pairs) for matrix in mine.reads]
+    return [*found, agreement(*(_sampled(raw, writes, pairs) for raw in mine.raw_reads))] if tensors.gated else found
 
 
-def _from(tensors: MlpTensors, ends: tuple[int, int], writes: Tensor, pairs: _Pairs) -> list[Tensor]:
+def _from(tensors: MlpTensors, mine: _Mine, that: int, pairs: _Pairs) -> list[Tensor]:
     """Columns of pairs whose source is this layer's neuron; one matrix of the target's at a time."""
-    folded = _arriving(tensors, ends, writes)
+    arriving = _gained(tensors.norm(that, "mlp_norm"), mine.writes)
     found, raw = [], []
-    roles: tuple[Role, ...] = ("up", "gate") if tensors.gated else ("up",)
-    for role in roles:
-        matrix = _matrix(tensors, ends[1], role)
-        found.append(_sampled(folded, matrix, pairs))
+    for role in _roles(tensors):
+        matrix = _matrix(tensors, that, role)
+        found.append(_sampled(arriving, matrix, pairs))
         if tensors.gated:
-            raw.append(_sampled(writes, matrix, pairs))
+            raw.append(_sampled(mine.raw_writes, matrix, pairs))
     return [*found, agreement(*raw)] if raw else found
+
+
+def _mine(tensors: MlpTensors, layer: int) -> _Mine:
+    raw = [_matrix(tensors, layer, role) for role in _roles(tensors)]
+    writes, before = _matrix(tensors, layer, "down"), tensors.norm(layer, "mlp_norm")
+    reads = [m if before is None else before.to(m.dtype, m.device).transpose(m, 1.0) for m in raw]
+    return _Mine(reads, raw, _gained(tensors.norm(layer, "mlp_out_norm"), writes), writes)
+
+
+def _roles(tensors: MlpTensors) -> tuple[Role, ...]:
+    return ("up", "gate") if tensors.gated else ("up",)
 
 
 def _matrix(tensors: MlpTensors, layer: int, role: Role) -> Tensor:
@@ -143,13 +157,12 @@ def _matrix(tensors: MlpTensors, layer: int, role: Role) -> Tensor:
     return stored.to(tensors.device, torch.promote_types(stored.dtype, torch.float32)).contiguous()
 
 
-def _arriving(tensors: MlpTensors, ends: tuple[int, int], writes: Tensor) -> Tensor:
-    """What the source's neurons write [N, d] behind its norm and before the target's, both factors left out."""
-    behind, before = tensors.norm(ends[0], "mlp_out_norm"), tensors.norm(ends[1], "mlp_norm")
-    for norm in (behind, before):
-        if norm is not None:
-            writes = norm.to(writes.dtype, tensors.device).linear(writes, 1.0)
-    return writes
+def _gained(norm: Norm | None, writes: Tensor) -> Tensor:
+    """What neurons write [N, d] behind a norm, its factor left out."""
+    if norm is None:
+        return writes
+    norm = norm.to(writes.dtype, writes.device)
+    return norm.linear(writes, 1.0) if norm.centred else writes * norm.weight
 
 
 def _sampled(mine: Tensor, others: Tensor, pairs: _Pairs) -> Tensor:
