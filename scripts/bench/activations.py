@@ -83,7 +83,7 @@ def main() -> None:
     chosen = [args.only] if args.only else ["llama_2x768"] if args.quick else ["llama_12x768", "gpt2_12x768", "demo"]
     cases = [lambda: own(args)] if args.model else [CASES[name] for name in chosen]
     found = {case.name: run(case, args.repeats, args.workers) for case in (make() for make in cases)}
-    memory = {} if args.model or args.only else peaks(60_000 if not args.quick else 12_000, args.workers)
+    memory = {} if args.model or args.only else peaks(60_000 if not args.quick else 6_000, args.workers)
     print(json.dumps(summary(found, memory, args.workers)))
 
 
@@ -305,7 +305,7 @@ def backward(adapter: Adapter, batches: list[Batch], workers: int) -> None:
 
 CASES: dict[str, Callable[[], Case]] = {
     "demo": demo,
-    "llama_2x768": partial(llama, 2, 16_000, 512),
+    "llama_2x768": partial(llama, 2, 8_000, 512),
     "llama_12x768": partial(llama, 12, 65_536, 4096),
     "gpt2_12x768": partial(gpt2, 12, 65_536, 4096),
 }
