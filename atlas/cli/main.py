@@ -27,6 +27,7 @@ COMMANDS = {
     "build": ("atlas.cli.build:build", "Build an atlas from a recipe."),
     "measure": ("atlas.cli.measure:measure", "Measure a model in shards, on many machines."),
     "submit": ("atlas.cli.submit:submit", "Submit a recipe to SLURM as job arrays."),
+    "import": ("atlas.cli.foreign:import_", "Put files of earlier tools into an atlas."),
     "export": ("atlas.cli.export:export", "Write an atlas in the formats of other tools."),
     "artifacts": ("atlas.cli.export:artifacts", "List the files a build makes."),
 }
