@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from atlas.models.adapter import Adapter
 
 HELDOUT_SHARE = 10  # one document in ten, by content hash, is never used for scores: pruning is judged on it
+GPU_BATCHES = 2  # one computes while the other is picked over on the CPU
 SMALLEST_SPLIT = 50  # documents: below, a tenth is too few to judge anything on
 
 
@@ -51,6 +52,11 @@ class Context:
 
         self.progress.note(f"loading {self.recipe.model}")
         return load_model(self.model_source, dtype=self.recipe.dtype, device=self.device)
+
+    @property
+    def batch_workers(self) -> int:
+        """Batches worked on at once: `workers`, at most GPU_BATCHES on a GPU, where each needs memory of its own."""
+        return self.workers if self.adapter.device.type == "cpu" else min(self.workers, GPU_BATCHES)
 
     @property
     def corpus_file(self) -> Path:

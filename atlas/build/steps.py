@@ -64,7 +64,7 @@ def measure_activations(context: Context, root: Path, shard: Shard) -> None:
         shard=shard,
         options=options,
         progress=context.progress,
-        workers=context.workers,
+        workers=context.batch_workers,
     )
 
 
@@ -84,7 +84,7 @@ def measure_gradients(context: Context, root: Path, shard: Shard) -> None:
         shard=shard,
         options=options,
         progress=context.progress,
-        workers=context.workers,
+        workers=context.batch_workers,
     )
 
 
@@ -139,7 +139,7 @@ def measure_relp(context: Context, root: Path, shard: Shard) -> None:
         root,
         shard=shard,
         options=options,
-        workers=context.workers,
+        workers=context.batch_workers,
         progress=context.progress,
     )
 

@@ -11,7 +11,7 @@ import click
 
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--workers", type=int, default=0, help="Threads; all cores by default. Does not change the result.")
+@click.option("--workers", type=int, default=0, help="Threads; all cores by default, at most 2 on a GPU.")
 @click.option("--memory", default="4GiB", show_default=True, help="Memory limit of the table steps.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 @click.option(

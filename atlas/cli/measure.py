@@ -40,7 +40,12 @@ def _step_command(name: str, step: str, summary: str) -> click.Command:
     @click.argument("recipe", type=click.Path(path_type=Path))
     @click.option("--shard", default="0/1", show_default=True, metavar="I/N", help="Shard I of N, counted from 0.")
     @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Not the recipe's build folder.")
-    @click.option("--workers", type=click.IntRange(min=0), default=0, help="Threads; all usable cores by default.")
+    @click.option(
+        "--workers",
+        type=click.IntRange(min=0),
+        default=0,
+        help="Threads; all usable cores by default, at most 2 on a GPU.",
+    )
     @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
     @click.option("--quiet", "-q", is_flag=True, help="No progress.")
     def command(*, recipe: Path, shard: str, out: Path | None, workers: int, device: str, quiet: bool) -> None:

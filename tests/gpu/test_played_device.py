@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from agreement import CHECKS, KINDS
+from agreement import CHECKS, KINDS, pair
 from played_device import Held, MixedDevicesError, played
 
+from atlas.build.context import GPU_BATCHES, Context
+from atlas.build.recipe import read_recipe
 from atlas.measure import wiring
+from atlas.progress import Quiet
+
+RECIPES = Path(__file__).parents[2] / "data" / "recipes"
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -19,6 +25,13 @@ def test_no_operation_mixes_devices(kind: str, check: str, tmp_path: Path, monke
     monkeypatch.setitem(wiring.PIECE, "meta", wiring.PIECE["cuda"])
     with played() as device:
         CHECKS[check](kind, device, tmp_path)
+
+
+@pytest.mark.parametrize(("place", "expected"), [("cpu", 16), ("cuda", GPU_BATCHES)])
+def test_a_gpu_holds_few_batches_at_once(place: str, expected: int, tmp_path: Path) -> None:
+    context = Context(read_recipe(RECIPES / "demo.toml"), tmp_path, Quiet(), 16)
+    context.adapter = replace(pair("llama", torch.device("cpu"))[0], device=torch.device(place))
+    assert context.batch_workers == expected
 
 
 def test_the_played_device_refuses_what_a_gpu_refuses() -> None:
