@@ -15,19 +15,8 @@ from torch import Tensor
 
 from atlas.errors import InputError
 from atlas.models.adapter import Adapter
-from atlas.models.direct import Effects, Job, Metric, Selected, cells, direct_effects
-from atlas.models.graph import (
-    Floats,
-    Graph,
-    Ints,
-    Nodes,
-    NotFiniteError,
-    dense_edges,
-    explained,
-    flows_of,
-    listed,
-    shares,
-)
+from atlas.models.direct import Effects, Job, Metric, Selected, direct_effects, rows_of, work
+from atlas.models.graph import Graph, Nodes, NotFiniteError, Part, dense_edges, explained, flows_of, listed, shares
 from atlas.models.replacement import Replacement, Trace, cap_ratio
 from atlas.models.sweep import linear_maps, total_effects
 from atlas.neuron import NeuronId
@@ -57,6 +46,7 @@ class RelpOptions:
     always_on: tuple[NeuronId, ...] = ()  # neurons that are no nodes
     metric: str = "top_k"  # sum of the top_k logits; or "margin": best minus second-best logit
     targets: Targets | None = None  # named target tokens instead
+    forward: bool | None = None  # direction of the direct sweep; None: the cheaper one of each prompt
 
 
 @dataclass(frozen=True)
@@ -235,44 +225,45 @@ class Engine:
         before, after = (_strength(part).double().sum() for part in (_join(layers), nodes))
         return _Choice(nodes, sum(map(len, layers)) - len(nodes), float(before - after))
 
-    def _direct(self, trace: Trace, goals: dict[int, _Goal], choices: dict[int, _Choice]) -> dict[int, list[_Part]]:
-        """Run the direct sweeps, as many targets at once as stay under _CELLS numbers."""
-        found: dict[int, list[_Part]] = {prompt: [] for prompt in goals}
-        for jobs in _together(_jobs(goals, choices), trace.embedding.shape[2]):
-            for job, effects in zip(jobs, direct_effects(self._maps, trace, jobs), strict=True):
+    def _direct(self, trace: Trace, goals: dict[int, _Goal], choices: dict[int, _Choice]) -> dict[int, list[Part]]:
+        """Run the direct sweeps, as much at once as stays under _CELLS numbers."""
+        found: dict[int, list[Part]] = {prompt: [] for prompt in goals}
+        jobs = [job for prompt, goal in goals.items() for job in self._jobs(prompt, goal, choices[prompt].nodes)]
+        for together in _together(jobs, trace.embedding.shape[2]):
+            for job, effects in zip(together, direct_effects(self._maps, trace, together), strict=True):
                 found[job.prompt].append(_part(job, effects))
         return found
 
-
-_Part = tuple[Ints, Floats, Floats]  # as graph.flows_of takes it
-
-
-def _part(job: Job, effects: Effects) -> _Part:
-    return job.targets.cpu().numpy(), effects.nodes.double().cpu().numpy(), effects.embedding.double().cpu().numpy()
-
-
-def _jobs(goals: dict[int, _Goal], choices: dict[int, _Choice]) -> Iterator[Job]:
-    """All that is to be carried; a prompt with many targets gives several jobs, the first with the metric."""
-    for prompt, goal in goals.items():
-        nodes = choices[prompt].nodes
-        per_target = (int(nodes.position.max()) + 1 if len(nodes) else 1) * goal.rows.shape[1]
-        pieces = torch.split(torch.arange(len(nodes), device=nodes.layer.device), max(32, _CELLS // per_target))
-        for number, targets in enumerate(pieces):
-            yield Job(prompt, nodes, targets, None if number else Metric(goal.rows, goal.position))
+    def _jobs(self, prompt: int, goal: _Goal, nodes: Selected) -> Iterator[Job]:
+        """All that is to be carried for a prompt, in its cheaper direction; the first job with the ends."""
+        metric, layers = Metric(goal.rows, goal.position), len(self._maps)
+        ways = {forward: work(nodes, metric, layers, forward=forward) for forward in (False, True)}
+        forward = self._options.forward if self._options.forward is not None else ways[True] < ways[False]
+        size = max(32, _CELLS // ((goal.position + 1) * goal.rows.shape[1]))
+        pieces = torch.split(torch.arange(len(nodes), device=nodes.layer.device), size)
+        for number, carried in enumerate(pieces):
+            yield Job(prompt, nodes, metric, forward, carried, ends=number == 0)
 
 
-def _together(jobs: Iterator[Job], d_model: int) -> Iterator[list[Job]]:
-    waiting: list[Job] = []
-    held = 0
-    for job in jobs:
-        size = cells(job.nodes.position[job.targets], d_model)
-        if waiting and held + size > _CELLS:
+def _part(job: Job, effects: Effects) -> Part:
+    nodes, others = (part.double().cpu().numpy() for part in (effects.nodes, effects.ends))
+    return Part(job.forward, job.first, job.carried.cpu().numpy(), nodes, others)
+
+
+def _together(jobs: list[Job], d_model: int) -> Iterator[list[Job]]:
+    """Jobs of one direction, up to _CELLS numbers at once."""
+    for forward in (False, True):
+        waiting: list[Job] = []
+        held = 0
+        for job in (job for job in jobs if job.forward == forward):
+            size = rows_of(job) * d_model
+            if waiting and held + size > _CELLS:
+                yield waiting
+                waiting, held = [], 0
+            waiting.append(job)
+            held += size
+        if waiting:
             yield waiting
-            waiting, held = [], 0
-        waiting.append(job)
-        held += size
-    if waiting:
-        yield waiting
 
 
 def _fault(trace: Trace, prompt: int) -> NotFiniteError | None:
@@ -321,8 +312,8 @@ def _strongest(strength: Tensor, limit: int | None) -> Tensor:
     return torch.cat([above, equal[: limit - len(above)]]).sort().values
 
 
-def _assemble(token_ids: list[int], goal: _Goal, choice: _Choice, parts: list[_Part], residual: float) -> Graph:
-    nodes, flows = choice.nodes, flows_of(len(choice.nodes), len(goal.tokens), parts)
+def _assemble(token_ids: list[int], goal: _Goal, choice: _Choice, parts: list[Part], residual: float) -> Graph:
+    nodes, flows = choice.nodes, flows_of(len(choice.nodes), len(goal.tokens), len(token_ids), parts)
     activation, gradient = nodes.activation.double().cpu().numpy(), nodes.gradient.double().cpu().numpy()
     relevance = activation * gradient
     shown = listed(relevance, flows)

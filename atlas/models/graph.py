@@ -79,28 +79,41 @@ class Flows:
     embedding_logit: float  # all token embeddings' direct effect on the metric
 
 
-def flows_of(count: int, logits: int, parts: Sequence[tuple[Ints, Floats, Floats]]) -> Flows:
-    """Join what several sweeps of one prompt found; the K logits come first in the first part.
+@dataclass(frozen=True)
+class Part:
+    """What one sweep of one prompt found; its items are `first` ends, then the `carried` nodes.
 
-    A part: its targets (indices into the `count` nodes), effects of the nodes [K + targets, n], of the embeddings
-    [K + targets, T].
+    Backward: ends are the K logits, `nodes` [items, n] effects of the nodes on the items, `others` [items, T] those of
+    the embeddings. Forward: ends are the embeddings, `nodes` effects of the items on the nodes, `others` [items, K]
+    on the logits.
     """
-    _, first, inputs = parts[0]
-    embedding = np.zeros((inputs.shape[1], count))
+
+    forward: bool
+    first: int
+    carried: Ints
+    nodes: Floats
+    others: Floats
+
+
+def flows_of(count: int, logits: int, length: int, parts: Sequence[Part]) -> Flows:
+    """Join the parts of a prompt of `length` tokens with `count` nodes and a metric of K logits."""
+    logit, embedding, both = np.zeros((count, logits)), np.zeros((length, count)), 0.0
     found = []
-    for index, (targets, nodes, tokens) in enumerate(parts):
-        skip = 0 if index else logits
-        embedding[:, targets] = tokens[skip:].T
-        row, source = nodes[skip:].nonzero()
-        found.append((source, targets[row], nodes[skip:][row, source]))
+    for part in parts:
+        first, rows = part.first, part.nodes[part.first :]
+        row, column = rows.nonzero()
+        both += float(part.others[:first].sum())
+        if part.forward:
+            found.append((part.carried[row], column, rows[row, column]))
+            embedding[:first] += part.nodes[:first]
+            logit[part.carried] = part.others[first:]
+        else:
+            found.append((column, part.carried[row], rows[row, column]))
+            logit[:] += part.nodes[:first].T if first else 0.0
+            embedding[:, part.carried] = part.others[first:].T
     source, target, weight = (np.concatenate(columns) for columns in zip(*found, strict=True))
     order = np.lexsort((target, source))
-    return Flows(
-        edges=Edges(source[order], target[order], weight[order]),
-        logit=first[:logits].T,
-        embedding=embedding,
-        embedding_logit=float(inputs[:logits].sum()),
-    )
+    return Flows(Edges(source[order], target[order], weight[order]), logit, embedding, both)
 
 
 def listed(nodes_relevance: Floats, flows: Flows) -> Floats:

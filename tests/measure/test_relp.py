@@ -44,6 +44,12 @@ def trained(request: pytest.FixtureRequest) -> Adapter:
     return load_model(shared_model(request.param), dtype="float64")
 
 
+@pytest.fixture(params=[False, True], ids=["backward", "forward"])
+def options(request: pytest.FixtureRequest) -> RelpOptions:
+    """Every node, carried in one direction."""
+    return replace(ALL, forward=request.param)
+
+
 @pytest.fixture(params=[*FAMILIES, "stories260K-hf", "slm4096-hf"])
 def any_model(request: pytest.FixtureRequest) -> Adapter:
     if request.param in FAMILIES:
@@ -191,8 +197,8 @@ def _inputs_errors(adapter: Adapter, rules: Rules) -> list[float]:
     return [abs(one.embedding + one.positions + one.biases - one.metric) / abs(one.metric) for one in found]
 
 
-def test_engine_equals_one_backward_per_target(adapter: Adapter) -> None:
-    graph = attribute(adapter, tokens(9), options=ALL)
+def test_engine_equals_one_backward_per_target(adapter: Adapter, options: RelpOptions) -> None:
+    graph = attribute(adapter, tokens(9), options=options)
     flows, embedding, direct, gradient = oracle(adapter, tokens(9), graph)
     scale = np.abs(flows).max()
     assert len(graph.nodes.layer) == 3 * 9 * 14
@@ -251,9 +257,11 @@ def _bias_flow(adapter: Adapter, ids: list[int], place: tuple[int, int, int]) ->
     return sum(float((g * p).sum().detach()) for g, p in zip(found, parts, strict=True))
 
 
-def test_intervention_moves_everything_by_delta_times_j(any_model: Adapter) -> None:  # I8: no autograd anywhere
-    adapter, ids = any_model, tokens(5)
-    graph = attribute(adapter, ids, options=ALL)
+def test_intervention_moves_everything_by_delta_times_j(
+    any_model: Adapter, options: RelpOptions
+) -> None:  # I8: no autograd anywhere
+    adapter, ids = any_model, tokens(5)  # I8: no autograd anywhere
+    graph = attribute(adapter, ids, options=options)
     nodes, flows, delta = graph.nodes, dense(graph), 1e-2
     source = int(np.flatnonzero((nodes.layer == 0) & (nodes.position == 3))[5])
     changes, logits = _intervene(adapter, ids, (0, 3, int(nodes.neuron[source])), delta)
@@ -354,21 +362,23 @@ def test_selection_keeps_the_strongest_and_records_the_rest(adapter: Adapter) ->
     )
 
 
-def test_batches_of_targets_change_nothing(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = attribute(adapter, tokens(9), options=ALL)
+def test_batches_of_targets_change_nothing(
+    adapter: Adapter, options: RelpOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = attribute(adapter, tokens(9), options=options)
     monkeypatch.setattr("atlas.models.attribution._CELLS", 1)
-    parts = attribute(adapter, tokens(9), options=ALL)
+    parts = attribute(adapter, tokens(9), options=options)
     assert np.allclose(dense(parts), dense(whole), rtol=0, atol=1e-12 * np.abs(whole.edges.weight).max())
     assert np.allclose(parts.embedding.weight, whole.embedding.weight, rtol=1e-9, atol=1e-12)
     assert parts.explained == pytest.approx(whole.explained, rel=1e-9)
 
 
-def test_prompts_worked_on_together_give_the_same_graphs(adapter: Adapter) -> None:
+def test_prompts_worked_on_together_give_the_same_graphs(adapter: Adapter, options: RelpOptions) -> None:
     prompts = [tokens(count, seed=count) for count in (11, 4, 9)]
     with replacement(adapter) as model:
-        together = Engine(adapter, model, ALL).graphs(prompts)
+        together = Engine(adapter, model, options).graphs(prompts)
     for ids, found in zip(prompts, together, strict=True):
-        alone = attribute(adapter, ids, options=ALL)
+        alone = attribute(adapter, ids, options=options)
         assert found.token_ids == ids and found.targets == alone.targets
         assert np.array_equal(found.nodes.neuron, alone.nodes.neuron)
         assert np.allclose(dense(found), dense(alone), rtol=0, atol=1e-12 * np.abs(alone.edges.weight).max())
