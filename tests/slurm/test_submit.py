@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from one_node import OneNode
 
@@ -26,7 +25,6 @@ from atlas.store.content import table_hashes
 pytestmark = pytest.mark.slurm
 ROOT = Path(__file__).parents[2]
 SHARDS = 4
-ROUNDED = ("neuron_stats", "pruning")
 OPTIONS = ("--partition", "test", "--time", "10", "--mem", "2G", "--cpus", "1")
 TINY = """
 [activations]
@@ -102,23 +100,6 @@ def differing_tables(left: Path, right: Path) -> set[str]:
     return {table for table, value in found[0].items() if found[1][table] != value}
 
 
-def largest_difference(left: Path, right: Path) -> float:
-    """Of neuron_stats and pruning, relative to each column's largest value.
-
-    Sums of gradients are float64 and added shard by shard, so their last bits depend on the count of shards.
-    """
-    worst, found = 0.0, []
-    for path in (left, right):
-        con = open_reader(path)
-        found.append([con.execute(f"FROM {table} ORDER BY layer, neuron").fetchnumpy() for table in ROUNDED])
-        con.close()
-    for before, after in zip(*found, strict=True):
-        for name in (name for name, values in before.items() if values.dtype.kind == "f"):
-            x, y = (np.ma.filled(values[name].astype(np.float64), 0.0) for values in (before, after))
-            worst = max(worst, float(np.abs(x - y).max() / max(np.abs(x).max(), 1e-300)))
-    return worst
-
-
 def test_a_killed_task_stops_the_merge_and_a_second_submit_measures_it_alone(slurm: OneNode, tmp_path: Path) -> None:
     recipe = demo_recipe(tmp_path / "my atlas")
     finished = recipe.with_suffix(".duckdb")
@@ -144,8 +125,7 @@ def test_a_killed_task_stops_the_merge_and_a_second_submit_measures_it_alone(slu
 
     alone = demo_recipe(tmp_path / "alone")
     build(read_recipe(alone))
-    assert differing_tables(finished, alone.with_suffix(".duckdb")) <= set(ROUNDED)
-    assert largest_difference(finished, alone.with_suffix(".duckdb")) < 1e-11
+    assert not differing_tables(finished, alone.with_suffix(".duckdb"))
     last = atlas(slurm, "submit", recipe, *OPTIONS)
     assert last.returncode == 0 and last.stdout == "" and "up to date" in last.stderr
 
