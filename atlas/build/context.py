@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,9 +77,8 @@ class Context:
 
         A corpus of fewer than SMALLEST_SPLIT documents is not split: scores are then made on all of it.
         """
-        documents = self.corpus.documents
-        kept = [text for text in documents if not is_heldout(text)] if self.has_heldout else list(documents)
-        return replace(self.corpus, documents=kept[: self.recipe.gradients.documents])
+        usable = (text for text in self.corpus.documents if not (self.has_heldout and is_heldout(text)))
+        return replace(self.corpus, documents=list(islice(usable, self.recipe.gradients.documents)))
 
     @property
     def has_heldout(self) -> bool:

@@ -108,6 +108,7 @@ def load_model(
     where, folder = find_device(device), find_folder(source)
     check_folder(folder)
     with _quiet():
+        read_blocks(outline(folder))  # refuses what cannot be read before hours go into loading it
         model = _read_model(folder, _DTYPES[dtype], attention)
         tokenizer = _read_tokenizer(folder)
         model = model.to(where)
@@ -143,6 +144,23 @@ def adapt(model: nn.Module, tokenizer: Any, *, name: str, revision: str) -> Adap
     )
     check(adapter)
     return adapter
+
+
+def outline(folder: Path) -> nn.Module:
+    """The architecture of a folder without weights: every parameter is on the meta device.
+
+    Raises ModelError for an architecture that transformers does not know.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            found: nn.Module = AutoModelForCausalLM.from_config(config)
+            return found
+    except (ValueError, KeyError, TypeError, ImportError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"cannot load {folder}: {_named(folder)}: {reason}; {_NEXT}") from error
 
 
 def read_blocks(model: nn.Module) -> tuple[Block, ...]:
@@ -232,24 +250,25 @@ def _name(module: nn.Module) -> str:
 def _read_model(folder: Path, dtype: torch.dtype, attention: str | None) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
-    config = read_config(folder)
-    named = f"{'/'.join(config.get('architectures') or []) or 'no architecture'} (type {config.get('model_type')!r})"
     try:
         model, facts = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, attn_implementation=attention, local_files_only=True, output_loading_info=True
         )
-    except (ValueError, KeyError, TypeError, ImportError) as error:
+    except (RuntimeError, OSError, ValueError, KeyError, TypeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"cannot load {folder}: {named}: {reason}; {_NEXT}") from error
-    except (RuntimeError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"the weights of {folder} do not fit {named}: {reason}; download the model again") from error
+        named = f"the weights of {folder} do not fit {_named(folder)}"
+        raise ModelError(f"{named}: {reason}; download the model again") from error
     # transformers fills a missing tensor with random numbers and only warns.
     wrong = sorted({*facts["missing_keys"], *(str(key) for key in facts["mismatched_keys"])})
     if wrong:
         raise ModelError(f"{folder} lacks weights for {', '.join(wrong[:3])} ({len(wrong)} in all); download it again")
     found: nn.Module = model
     return found
+
+
+def _named(folder: Path) -> str:
+    config = read_config(folder)
+    return f"{'/'.join(config.get('architectures') or []) or 'no architecture'} (type {config.get('model_type')!r})"
 
 
 def _read_tokenizer(folder: Path) -> Any:

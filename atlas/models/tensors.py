@@ -11,14 +11,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from atlas.errors import ModelError
-from atlas.models.adapter import Adapter, Block, read_blocks
+from atlas.models.adapter import Adapter, Block, outline, read_blocks
 from atlas.models.device import find_device
 from atlas.models.folder import INDEX, check_weights, find_folder
 from atlas.models.linear import weight
@@ -84,7 +84,7 @@ def in_files(source: str | Path, *, device: str = "auto") -> MlpTensors:
     """
     folder = find_folder(source)
     files = _files_by_key(folder, check_weights(folder))
-    model = _skeleton(folder)
+    model = outline(folder)
     names = {id(module): name for name, module in model.named_modules()}
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
 
@@ -94,19 +94,6 @@ def in_files(source: str | Path, *, device: str = "auto") -> MlpTensors:
         return _filled(folder, module, found)
 
     return MlpTensors(folder.resolve().name, read_blocks(model), fill, find_device(device))
-
-
-def _skeleton(folder: Path) -> Any:
-    """The architecture of a folder, every parameter on the meta device."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)
-    except (ValueError, KeyError, TypeError, ImportError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"cannot read the architecture of {folder}: {reason}; use a supported model") from error
 
 
 def _files_by_key(folder: Path, files: list[Path]) -> dict[str, Path]:

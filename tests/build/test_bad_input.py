@@ -69,7 +69,7 @@ def one_line(done, code: int, *parts: str) -> None:
         (truncate, ["model.safetensors"]),
         (without_tokenizer, ["tokenizer"]),
         (lambda m: (m / "config.json").unlink(), ["config.json"]),
-        (edit_config(architectures=["MambaForCausalLM"], model_type="mamba"), ["mamba"]),
+        (edit_config(architectures=["MambaForCausalLM"], model_type="mamba"), ["Mamba", "Gemma-2"]),
         (edit_config(num_hidden_layers=9), []),
     ],
     ids=[

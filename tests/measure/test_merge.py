@@ -18,6 +18,7 @@ from tiny_models import tiny_gpt2, tiny_llama, tokens
 from atlas.ingest.activations import ingest_exemplars, ingest_statistics, ingest_token_statistics, ingest_wiring
 from atlas.ingest.edges import ingest_edges, ingest_graphs
 from atlas.measure import activations, gradients, relp, wiring
+from atlas.models.tensors import in_memory
 from atlas.progress import Quiet
 from atlas.shards import Shard
 from atlas.store.connection import open_writer
@@ -118,7 +119,7 @@ def test_wiring(made: Callable) -> None:
 
     def make(root: Path, parts: Work) -> None:
         for shard, _ in shards(parts):
-            wiring.measure(adapter, factors, root, shard=shard, top=4)
+            wiring.measure(in_memory(adapter), factors, root, shard=shard, top=4)
 
     expected = tables(make, lambda con, root: ingest_wiring(con, wiring=root), ONE, ["wiring"])
 
