@@ -5,8 +5,8 @@ activation a leaf, which defines a direct effect (on a sample of the targets, sp
 (b) the same with `is_grads_batched`, all targets of a layer in batches of 32. Both use all cores inside each operation,
 the engine uses one core in each of its workers. Everything is counted: forward pass, total gradients, edges.
 The floor is the multiply-adds of the frozen V and O projections over the positions that each target reaches, divided
-by the machine's matrix product rate, measured in the same run on all cores. On --device cuda everything runs there, and
-the clock is read when the GPU has finished; the engine has one worker unless --workers says more.
+by the machine's matrix product rate, measured in the same run on all cores. It is the least work of carrying targets
+backward; where the engine carries sources forward instead (nodes near the end of a prompt), it comes out above 1.
 
     python scripts/bench/relp.py --quick
     python scripts/bench/relp.py --workers 4 --graphs 16
