@@ -11,7 +11,7 @@ import queue
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import islice
 from math import isfinite
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from atlas.errors import InputError
-from atlas.measure.accumulators import BINS, Tally
+from atlas.measure.accumulators import Tally
 from atlas.measure.batches import (
     Batch,
     Counts,
@@ -35,11 +35,12 @@ from atlas.measure.batches import (
     work_in_order,
 )
 from atlas.measure.calibration import Calibration, Levels, calibrate, not_finite
-from atlas.measure.candidates import Firings, Positions, Selector
+from atlas.measure.candidates import Positions, Selector
 from atlas.measure.corpus import Context, Corpus, context_length
 from atlas.measure.exemplars import Candidates, Exemplars, position_hash, priority, ranks
+from atlas.measure.kernels import BINS, Fired, Summed
 from atlas.measure.tap import Reached, Tap, Written, calibration_sums, output_factor_sum, tapped
-from atlas.measure.token_sums import TokenLayer, TokenSums
+from atlas.measure.token_sums import TokenLayer
 from atlas.models.adapter import Adapter
 from atlas.progress import Progress
 from atlas.shards import Shard, ShardDraft, new_shard
@@ -126,7 +127,7 @@ class _Found:
     """What one batch gave, layer by layer."""
 
     sums: list[Tensor] = field(default_factory=list)  # [7, d_mlp] float64: moments, calibration sums
-    firings: list[Firings] = field(default_factory=list)
+    firings: list[Fired] = field(default_factory=list)
     candidates: list[Candidates] = field(default_factory=list)
     output_factors: list[float] = field(default_factory=list)  # empty without norms on the MLPs' outputs
 
@@ -144,7 +145,9 @@ class _Pass:
             per_stratum=options.per_stratum,
             window=options.window,
         )
-        self._selector = Selector(calibration, self._exemplars, top=options.top, window=options.window)
+        self._selector = Selector(
+            calibration, self._exemplars, vocab=spec.vocab, top=options.top, window=options.window
+        )
         self._tallies: queue.SimpleQueue[Tally] = queue.SimpleQueue()
         self._sums = np.zeros((spec.layers, 7, spec.d_mlp))
         self._output_factors = np.zeros(spec.layers)
@@ -166,13 +169,13 @@ class _Pass:
                 values = every[: len(rows)]
                 bars = self._selector.bars(layer, values)
                 dense = tally.add(layer, values, -bars.any[1::2], bars.any[::2])
-                found.sums.append(torch.cat([dense.sums, means]).cpu())
-                firings, candidates = self._selector.select(layer, dense, bars, every, positions)
+                found.sums.append(_rounded(torch.cat([dense.sums, means]), every.dtype))
+                firings, candidates = self._selector.select(layer, dense.found, bars, every, positions)
                 found.firings.append(firings)
                 found.candidates.append(candidates)
 
             def written(output: Written) -> None:
-                factor = output_factor_sum(output, rows)
+                factor = float(_rounded(output_factor_sum(output, rows), output.output.dtype))
                 if not isfinite(factor):
                     raise not_finite(output.block.index)
                 found.output_factors.append(factor)
@@ -190,12 +193,11 @@ class _Pass:
             self._output_factors += found.output_factors
         self._token_counts += np.bincount(batch.token, minlength=len(self._token_counts))
         for tokens, fires in zip(self._tokens, found.firings, strict=True):
-            tokens.add(fires.side, fires.token, fires.value)
+            tokens.add(fires)
         self._exemplars.add(found.candidates)
 
     def write(self, draft: ShardDraft, contexts: Iterator[Context]) -> None:
         """Write the five tables; `contexts` are those of the shard once more."""
-        self._exemplars.flush()
         fired = np.zeros((len(self._tokens), 2 * self._adapter.spec.d_mlp), dtype=np.int64)
         draft.write_parts("token_stats", self._token_tables(fired))
         draft.write("neuron_stats", self._neuron_stats(fired.reshape(-1, 2)))
@@ -259,11 +261,9 @@ class _Pass:
 
     def _exemplar_tables(self) -> Iterator[pa.Table]:
         """Rows by layer, neuron, sign (+1 first), stratum and rank, a layer at a time."""
-        spec, group = self._adapter.spec, self._exemplars.kept.group
-        lists = 2 * spec.d_mlp * (self._exemplars.strata + 1)
-        ends = np.searchsorted(group, np.arange(spec.layers + 1) * lists)
-        for first, last in pairwise(ends.tolist()):
-            yield self._exemplar_table(self._exemplars.part(first, last))
+        lists = 2 * self._adapter.spec.d_mlp * (self._exemplars.strata + 1)
+        for layer in range(self._adapter.spec.layers):
+            yield self._exemplar_table(self._exemplars.part(layer * lists, (layer + 1) * lists))
 
     def _exemplar_table(self, kept: Candidates) -> pa.Table:
         spec, window = self._adapter.spec, kept.window
@@ -291,7 +291,7 @@ class _Pass:
 
     def _context_tables(self, contexts: Iterator[Context]) -> Iterator[pa.Table]:
         """Rows by context id, those that a kept exemplar points into."""
-        kept = np.unique(self._exemplars.kept.context_id)
+        kept = self._exemplars.contexts()
         while some := list(islice(contexts, 4096)):
             ids = np.array([context.context_id for context in some])
             rows = [some[i] for i in np.flatnonzero(np.isin(ids, kept))]
@@ -305,7 +305,15 @@ class _Pass:
             )
 
 
-def _token_table(layer: int, sums: TokenSums, vocab: int) -> pa.Table:
+def _rounded(sums: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round what one batch gave to float32, unless the model computes in float64; in float64, on the processor.
+
+    Sums of float32 numbers of like size are exact in float64, so it does not matter which shard added which batch.
+    """
+    return sums.to(torch.promote_types(dtype, torch.float32)).double().cpu()
+
+
+def _token_table(layer: int, sums: Summed, vocab: int) -> pa.Table:
     side, token = np.divmod(sums.key, vocab)
     return pa.table(
         {

@@ -9,40 +9,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from atlas.measure.accumulators import Dense
 from atlas.measure.batches import Batch
 from atlas.measure.calibration import Calibration
-from atlas.measure.exemplars import (
-    WEAK_SHARE,
-    Candidates,
-    Exemplars,
+from atlas.measure.exemplars import WEAK_SHARE, Candidates, Exemplars, neuron_seed, position_hash, strength_of
+from atlas.measure.kernels import (
+    Chosen,
+    Fired,
     Floats,
+    Found,
     Ints,
+    Places,
+    Sides,
     Words,
-    mixed,
-    neuron_seed,
-    position_hash,
-    priority,
-    strength_of,
-    strength_order,
+    choose_strong,
+    choose_weak,
+    first_of,
 )
+from atlas.measure.token_sums import key_type
 
-Mask = npt.NDArray[np.bool_]
 _MANY = 1 << 14
 _LEAST = np.nextafter(np.float32(0), np.float32(1))
-
-
-@dataclass(frozen=True)
-class Firings:
-    """Activations beyond the neuron's threshold: side = 2 neuron + negative, token id at the position, value."""
-
-    side: Ints
-    token: Ints
-    value: Floats
 
 
 @dataclass(frozen=True)
@@ -61,21 +50,6 @@ class Positions:
 
 
 @dataclass(frozen=True)
-class _Sparse:
-    """Single activations: index into the counted positions, side = 2 neuron + negative (of the layer), value."""
-
-    row: Ints
-    side: Ints
-    value: Floats
-
-    def at(self, index: Ints) -> _Sparse:
-        return _Sparse(self.row[index], self.side[index], self.value[index])
-
-    def where(self, mask: Mask) -> _Sparse:
-        return self.at(np.flatnonzero(mask))  # one scan of the mask, then plain gathers: twice as fast as three masks
-
-
-@dataclass(frozen=True)
 class Bars:
     """Smallest |a| by side [2 d_mlp]: that may enter a list of the strongest; that does, or fires."""
 
@@ -86,8 +60,8 @@ class Bars:
 class Selector:
     """What one model, calibration and set of exemplar lists select from a batch."""
 
-    def __init__(self, calibration: Calibration, exemplars: Exemplars, *, top: int, window: int) -> None:
-        self._calibration, self._exemplars = calibration, exemplars
+    def __init__(self, calibration: Calibration, exemplars: Exemplars, *, vocab: int, top: int, window: int) -> None:
+        self._exemplars, self._vocab = exemplars, vocab
         self._top, self._window = top, window
         layers, self._width = calibration.fire_pos.shape
         # by layer and side: the smallest |a| that fires, edges of |a|
@@ -106,74 +80,35 @@ class Selector:
         return Bars(kept, np.minimum(self._fires[layer], kept))
 
     def select(
-        self, layer: int, dense: Dense, bars: Bars, every: Tensor, positions: Positions
-    ) -> tuple[Firings, Candidates]:
+        self, layer: int, found: Found, bars: Bars, every: Tensor, positions: Positions
+    ) -> tuple[Fired, Candidates]:
         """Select the firings (above fire_pos, below fire_neg) and the candidates.
 
-        `dense` holds what lies beyond `bars.any`; `every` [positions without padding, d_mlp], counted ones first.
+        `found` holds what lies beyond `bars.any`; `every` [positions without padding, d_mlp], counted ones first.
         """
-        limits, strong = self._limits(layer), self._strong(dense)
-        strength = np.abs(strong.value)
-        firing = strong
-        if (bars.any < self._fires[layer]).any():  # later on, lists hold nothing that does not fire
-            firing = strong.where(strength >= self._fires[layer].take(strong.side))
-        chosen = [self._strongest(strong, strength, bars.kept)]
+        limits = self._limits(layer)
+        sides = Sides(self._fires[layer], bars.kept, self._seeds[layer], limits, self._edges[layer])
+        room = len(found.value)
+        fired = Fired(np.empty(room, key_type(2 * self._width, self._vocab)), np.empty(room, np.float32))
+        strong = _room_to_choose(2 * room)
+        places = Places(positions.hashes, positions.batch.token, self._vocab)
+        firings, many = choose_strong(found, places, sides, fired, strong)
+        chosen = [first_of(strong, many)]
         if self._exemplars.strata:
-            chosen.append(self._weak(layer, every, positions, limits))
-        if self._exemplars.strata > 1:
-            chosen.append(self._sampled(layer, firing, positions, limits))
-        fires = Firings(firing.side, positions.batch.token.take(firing.row), firing.value)
-        return fires, self._candidates(layer, chosen, every, positions)
+            chosen.append(_weak(every, positions, sides))
+        return first_of(fired, firings), self._candidates(layer, chosen, every, positions)
 
     def _limits(self, layer: int) -> Words:
         limits: Words = self._exemplars.limit.reshape(-1, 2 * self._width, self._exemplars.strata + 1)[layer]
         return limits
 
-    def _strong(self, dense: Dense) -> _Sparse:
-        row = dense.flat // self._width
-        side = dense.flat
-        side -= row * self._width
-        side += side
-        side += dense.value < 0
-        return _Sparse(row, side, dense.value)
-
-    def _strongest(self, strong: _Sparse, strength: Floats, kept: Floats) -> tuple[_Sparse, Ints, Words]:
-        found = strong.where(strength >= kept.take(strong.side))
-        return found, np.zeros(len(found.row), dtype=np.int64), strength_order(found.value)
-
-    def _weak(self, layer: int, every: Tensor, positions: Positions, limits: Words) -> tuple[_Sparse, Ints, Words]:
-        rows, bars = positions.weak, limits[:, 1]
-        found = every.index_select(0, torch.from_numpy(rows).to(every.device)).float().cpu().numpy().ravel()
-        place = layer * self._width + np.arange(self._width)
-        order = priority(positions.hashes[rows][:, None], place[None, :])
-        near = np.flatnonzero(order <= np.maximum(bars[::2], bars[1::2]))  # few, once lists are full
-        row, neuron = np.divmod(near, self._width)
-        value, order = found[near], order.ravel()[near]
-        weak = _Sparse(rows[row], 2 * neuron + (value < 0), value)
-        strength = np.abs(value)
-        enters = (order <= bars[weak.side]) & (strength < self._fires[layer][weak.side]) & (strength > 0)
-        return weak.where(enters), np.ones(np.count_nonzero(enters), dtype=np.int64), order[enters]
-
-    def _sampled(self, layer: int, firing: _Sparse, positions: Positions, limits: Words) -> tuple[_Sparse, Ints, Words]:
-        order = mixed(positions.hashes.take(firing.row), self._seeds[layer].take(firing.side))
-        near = np.flatnonzero(order <= limits[:, 2:].max(axis=1).take(firing.side))  # few, once lists are full
-        firing, order = firing.at(near), order[near]
-        stratum = 2 + (np.abs(firing.value)[:, None] > self._edges[layer][firing.side]).sum(axis=1)
-        enters = order <= limits[firing.side, stratum]
-        return firing.where(enters), stratum[enters], order[enters]
-
-    def _candidates(
-        self, layer: int, chosen: list[tuple[_Sparse, Ints, Words]], every: Tensor, positions: Positions
-    ) -> Candidates:
-        batch = positions.batch
-        row = np.concatenate([sparse.row for sparse, _, _ in chosen])
-        side = np.concatenate([sparse.side for sparse, _, _ in chosen])
-        value = np.concatenate([sparse.value for sparse, _, _ in chosen])
-        stratum = np.concatenate([stratum for _, stratum, _ in chosen])
-        order = np.concatenate([order for _, _, order in chosen])
-        group = (layer * self._width * 2 + side) * (self._exemplars.strata + 1) + stratum
+    def _candidates(self, layer: int, chosen: list[Chosen], every: Tensor, positions: Positions) -> Candidates:
+        row, side, stratum, order, value = (np.concatenate(columns) for columns in zip(*chosen, strict=True))
+        batch, lists = positions.batch, self._exemplars.strata + 1
+        first, last = (2 * self._width * lists * edge for edge in (layer, layer + 1))
+        group = first + side.astype(np.int64) * lists + stratum
         if len(group) > _MANY:  # the first batches, while lists are open
-            best = self._exemplars.best(group, order, batch.context_id[row], batch.position[row])
+            best = self._exemplars.best(first, last, group, order, batch.context_id[row], batch.position[row])
             row, side, value, order, group = row[best], side[best], value[best], order[best], group[best]
         return Candidates(
             group=group,
@@ -193,6 +128,18 @@ class Selector:
         flat = torch.from_numpy(index.ravel()).to(every.device)
         shown: Floats = every.reshape(-1).index_select(0, flat).float().cpu().numpy().reshape(index.shape)
         return shown
+
+
+def _weak(every: Tensor, positions: Positions, sides: Sides) -> Chosen:
+    rows = positions.weak
+    values = every.index_select(0, torch.from_numpy(rows).to(every.device)).float().cpu().numpy()
+    chosen = _room_to_choose(values.size)
+    return first_of(chosen, choose_weak(values, rows, positions.hashes[rows], sides, chosen))
+
+
+def _room_to_choose(size: int) -> Chosen:
+    row, side, stratum = (np.empty(size, np.int32) for _ in range(3))
+    return Chosen(row, side, stratum, np.empty(size, np.uint64), np.empty(size, np.float32))
 
 
 def _batch_bars(values: Tensor, top: int) -> Floats:

@@ -172,9 +172,9 @@ def calibration_sums(reached: Reached, rows: Tensor) -> Tensor:
     return torch.stack([gate.double(), up.double()])
 
 
-def output_factor_sum(written: Written, rows: Tensor) -> float:
-    """Sum r_s over the counted positions `rows`: r_s is the scale factor of the norm on the MLP's output."""
-    return float(written.norm.factor(written.output[: len(rows)]).double().sum())
+def output_factor_sum(written: Written, rows: Tensor) -> Tensor:
+    """Sum r_s over the counted positions `rows`, float64: r_s is the scale factor of the norm on the MLP's output."""
+    return written.norm.factor(written.output[: len(rows)]).double().sum()
 
 
 def _factors(reached: Reached, rows: Tensor) -> Tensor:

@@ -257,11 +257,11 @@ def spread(seconds: list[float]) -> dict[str, float]:
 
 
 def interleaved(passes: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Measure wall and processor seconds of every pass, `repeats` rounds after an uncounted gradient pass."""
+    """Measure wall and processor seconds of every pass, `repeats` rounds after an uncounted pass of each engine."""
     times: dict[str, list[float]] = {name: [] for name in (*passes, *(f"cpu {name}" for name in passes))}
     for turn in range(repeats + 1):
         for name, work in passes.items():
-            if not turn and name != "gradient pass":  # wakes threads, allocator and libraries
+            if not turn and name not in ("activation pass, half", "gradient pass"):  # wakes threads, compiles kernels
                 continue
             start, cpu = time.perf_counter(), time.process_time()
             work()

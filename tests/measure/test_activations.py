@@ -301,10 +301,9 @@ def test_token_runs_join_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     adapter, corpus = brute_force.model("llama"), brute_force.corpus()
     one = measured(adapter, corpus, tmp_path / "a")["token_stats"]
     monkeypatch.setattr("atlas.measure.token_sums._FLUSH", 10)
-    monkeypatch.setattr("atlas.measure.exemplars._FLUSH", 10)
     monkeypatch.setattr("atlas.measure.candidates._MANY", 10)
     other = measured(adapter, corpus, tmp_path / "b")["token_stats"]
-    monkeypatch.setattr("atlas.measure.token_sums._PACKED", 0)  # as with keys of more than 32 bits
+    monkeypatch.setattr("atlas.measure.token_sums._NARROW", 0)  # as with keys of more than 32 bits
     wide = measured(adapter, corpus, tmp_path / "c")["token_stats"]
     assert wide.equals(other)
     assert one.drop(["sum"]).equals(other.drop(["sum"]))
