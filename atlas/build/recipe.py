@@ -5,6 +5,7 @@ Relative paths are relative to the recipe's own folder. Unknown sections, keys a
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -187,13 +188,17 @@ def _verify(recipe: Recipe, where: str) -> None:
         "relp.shards": (recipe.relp.shards, 1),
         "relp.graphs": (recipe.relp.graphs, 0),
         "relp.tokens": (recipe.relp.tokens, 2),
+        "relp.tau": (recipe.relp.tau, 0),
+        "relp.top_k": (recipe.relp.top_k, 1),
+        "relp.max_nodes": (recipe.relp.max_nodes, 1),
+        "relp.max_nodes_per_layer": (recipe.relp.max_nodes_per_layer, 1),
         "gradients.documents": (recipe.gradients.documents, 0),
         "wiring.top": (recipe.wiring.top, 1),
         "edges.min_count": (recipe.edges.min_count, 1),
         "cluster.min_count": (recipe.cluster.min_count, 1),
     }
     for key, (value, least) in bounds.items():
-        if value < least:
+        if value is not None and not least <= value < math.inf:  # also when it is not a number
             raise InputError(f"{where}: {key} is {value}, it must be at least {least}")
     if recipe.relp.metric not in ("top_k", "margin"):
         raise InputError(f'{where}: relp.metric is {recipe.relp.metric!r}, use "top_k" or "margin"')

@@ -130,9 +130,10 @@ def batches_of(found: list[Context], bos_token_id: int | None, reading: Reading)
 def _batch(group: list[Context], bos_token_id: int | None, skip_bos: bool) -> Batch:
     lengths = np.array([len(context.token_ids) for context in group])
     width = int(lengths.max())
-    ids = np.zeros((len(group), width), dtype=np.int64)
+    ids = np.empty((len(group), width), dtype=np.int64)
     for row, context in enumerate(group):
         ids[row, : lengths[row]] = context.token_ids
+        ids[row, lengths[row] :] = context.token_ids[-1]  # no token that the document does not hold
     position = np.arange(width)
     real = position[None, :] < lengths[:, None]
     counted = real.copy()

@@ -123,6 +123,8 @@ def measure(
     the number of threads or shards. Raises ModelError for weights that are not finite, InputError for a calibration
     of another model. Memory: see the module.
     """
+    if top < 1:
+        raise InputError(f"top is {top}; use at least 1")
     _check_calibration(tensors, calibration)
     owned = frozenset(shard.span(tensors.layers))
     source = "weights_only" if calibration is None else "calibrated"

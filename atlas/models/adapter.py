@@ -30,7 +30,11 @@ FAMILIES = "Llama, Mistral, Qwen2, Qwen3, OLMo-2, OLMo-3, Gemma-2, GPT-2 or GPT-
 # The names under which one role appears; a model is accepted when every role of its kind of block is there.
 _ATTENTION = ("self_attn", "attn", "attention")
 _GATED = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
-_UNGATED = ({"up": "c_fc", "down": "c_proj"}, {"up": "dense_h_to_4h", "down": "dense_4h_to_h"})
+_UNGATED = (
+    {"up": "c_fc", "down": "c_proj"},
+    {"up": "dense_h_to_4h", "down": "dense_4h_to_h"},
+    {"up": "up_proj", "down": "down_proj"},
+)
 _ACT = ("act_fn", "act")
 _FINAL_NORM = ("norm", "ln_f", "final_layer_norm")
 _NORMS = ("attention_norm", "attention_out_norm", "mlp_norm", "mlp_out_norm")
@@ -122,6 +126,7 @@ def adapt(model: nn.Module, tokenizer: Any, *, name: str, revision: str) -> Adap
     """
     from atlas.models.selfcheck import check
 
+    _check_positions(model)
     model.eval().requires_grad_(False)
     body, blocks = _body(model), read_blocks(model)
     embedding = model.get_input_embeddings()  # type: ignore[operator]
@@ -161,6 +166,17 @@ def outline(folder: Path) -> nn.Module:
     except (ValueError, KeyError, TypeError, ImportError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"cannot load {folder}: {_named(folder)}: {reason}; {_NEXT}") from error
+
+
+def _check_positions(model: nn.Module) -> None:
+    """Refuse rotary positions that depend on the longest prompt of a batch: a prompt's values would too."""
+    rope: Any = getattr(model.config, "rope_parameters", None) or {}
+    kinds = {part.get("rope_type") for part in (rope, *rope.values()) if isinstance(part, dict)}
+    if "longrope" in kinds:
+        raise ModelError(
+            f"{_name(model)} is not supported: longrope positions depend on what else is in a batch; "
+            "use a model with another rope_type"
+        )
 
 
 def read_blocks(model: nn.Module) -> tuple[Block, ...]:

@@ -7,6 +7,7 @@ A flow is F(s->t) = h_s * J(s->t) * dm/dh_t, signed, J the direct effect (arXiv 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,11 @@ class Targets:
     negative: tuple[int, ...] = ()
     position: int = -1
 
+    def __post_init__(self) -> None:
+        named = [*self.positive, *self.negative]
+        if not self.positive or len(set(named)) < len(named):
+            raise InputError(f"targets are {named}; name at least one positive token, and none twice or on both sides")
+
 
 @dataclass(frozen=True)
 class RelpOptions:
@@ -47,6 +53,14 @@ class RelpOptions:
     metric: str = "top_k"  # sum of the top_k logits; or "margin": best minus second-best logit
     targets: Targets | None = None  # named target tokens instead
     forward: bool | None = None  # direction of the direct sweep; None: the cheaper one of each prompt
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tau < math.inf:
+            raise InputError(f"tau is {self.tau}; use a share of the metric from 0 up, such as 0.005")
+        for name in ("top_k", "max_nodes", "max_nodes_per_layer", "max_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; use at least 1")
 
 
 @dataclass(frozen=True)
@@ -105,6 +119,8 @@ class Engine:
                 f"the prompt has {len(token_ids)} tokens, max_tokens is {self._options.max_tokens}; "
                 "shorten the prompt or raise max_tokens"
             )
+        if (targets := self._options.targets) is not None:
+            _check_targets(targets, len(token_ids), self._adapter.spec.vocab)
 
     def graph(self, token_ids: Sequence[int]) -> Graph:
         """Make the graph of one prompt; raises InputError (prompt, targets) and NotFiniteError."""
@@ -137,13 +153,7 @@ class Engine:
 
     def _goal(self, trace: Trace, prompt: int) -> _Goal:
         targets = self._options.targets
-        position = -1 if targets is None else targets.position
-        count = trace.lengths[prompt]
-        if not -count <= position < count:
-            raise InputError(
-                f"target position {position} is outside the prompt's {count} tokens; choose 0..{count - 1}"
-            )
-        position %= count
+        position = (-1 if targets is None else targets.position) % trace.lengths[prompt]
         logits = trace.logits[prompt, position].to(self._maps.dtype)
         name, positive, negative = self._targets(logits)
         signs = logits.new_tensor([1.0] * len(positive) + [-1.0] * len(negative))
@@ -171,9 +181,6 @@ class Engine:
             margin = self._options.metric == "margin"
             top = logits.topk(min(2 if margin else self._options.top_k, len(logits))).indices.tolist()
             return ("margin", top[:1], top[1:]) if margin else (f"top_{len(top)}_logits", top, [])
-        named = [*targets.positive, *targets.negative]
-        if not targets.positive or not all(0 <= token < len(logits) for token in named):
-            raise InputError(f"targets need token ids in 0..{len(logits) - 1}, got {named}; name at least one positive")
         name = "logit_difference" if targets.negative else "logits"
         return name, list(targets.positive), list(targets.negative)
 
@@ -264,6 +271,16 @@ def _together(jobs: list[Job], d_model: int) -> Iterator[list[Job]]:
             held += size
         if waiting:
             yield waiting
+
+
+def _check_targets(targets: Targets, count: int, vocab: int) -> None:
+    if not -count <= targets.position < count:
+        raise InputError(
+            f"target position {targets.position} is outside the prompt's {count} tokens; choose 0..{count - 1}"
+        )
+    if not all(0 <= token < vocab for token in (*targets.positive, *targets.negative)):
+        named = [*targets.positive, *targets.negative]
+        raise InputError(f"targets need token ids in 0..{vocab - 1}, got {named}; use the model's tokenizer")
 
 
 def _fault(trace: Trace, prompt: int) -> NotFiniteError | None:

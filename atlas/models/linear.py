@@ -58,10 +58,11 @@ def value_and_output(attention: nn.Module) -> tuple[Linear, Linear]:
     if {"v_proj", "o_proj"} <= set(parts):
         return linear(parts["v_proj"]), linear(parts["o_proj"])
     if {"c_attn", "c_proj"} <= set(parts):  # GPT-2: query, key and value one after the other
-        output = linear(parts["c_proj"])
-        return _rows(linear(parts["c_attn"]), slice(2 * output.weight.shape[1], None)), output
+        fused, output = linear(parts["c_attn"]), linear(parts["c_proj"])
+        return _rows(_three(attention, fused, output), slice(2 * output.weight.shape[1], None)), output
     if {"query_key_value", "dense"} <= set(parts):  # GPT-NeoX: query, key and value of each head together
         fused, output = linear(parts["query_key_value"]), linear(parts["dense"])
+        _three(attention, fused, output)
         size = int(attention.head_size)  # type: ignore[arg-type]
         index = torch.arange(output.weight.shape[1], device=fused.weight.device)
         return _rows(fused, index // size * 3 * size + 2 * size + index % size), output
@@ -69,6 +70,17 @@ def value_and_output(attention: nn.Module) -> tuple[Linear, Linear]:
         f"{type(attention).__name__} is not supported: no value and output projections (v_proj and o_proj, c_attn and "
         f"c_proj, or query_key_value and dense), found {', '.join(parts) or 'none'}; use a supported family"
     )
+
+
+def _three(attention: nn.Module, fused: Linear, output: Linear) -> Linear:
+    """The fused map, which holds query, key and value of equal size."""
+    found, width = fused.weight.shape[0], output.weight.shape[1]
+    if found != 3 * width:
+        raise ModelError(
+            f"{type(attention).__name__} is not supported: its fused attention projection has {found} rows, expected "
+            f"3 * {width} (query, key and value); use a supported family"
+        )
+    return fused
 
 
 def _rows(fused: Linear, index: slice | Tensor) -> Linear:

@@ -111,9 +111,9 @@ class Replacement:
             raise InputError(f"token ids must lie in 0..{spec.vocab - 1}; use the tokenizer of {spec.name}")
 
     def _padded(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        ids = torch.zeros(len(prompts), max(map(len, prompts)), dtype=torch.int64)
-        for row, token_ids in enumerate(prompts):
-            ids[row, : len(token_ids)] = torch.tensor(token_ids)
+        longest = max(map(len, prompts))
+        # padded with the prompt's own last token: one whose embedding is not finite must not spoil other prompts
+        ids = torch.tensor([[*token_ids, *[token_ids[-1]] * (longest - len(token_ids))] for token_ids in prompts])
         return ids.to(self._adapter.device)
 
     def _logits(self, stream: Tensor) -> Tensor:

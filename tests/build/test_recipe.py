@@ -34,6 +34,8 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
         ("[relp]\ngraphs = -1\n", r"relp\.graphs is -1, it must be at least 0"),
         ("[relp]\ngraphs = true\n", r"graphs must be int, found True"),
         ("relp = 3\n", r"relp must be a section"),
+        ("[relp]\ntau = nan\n", r"relp\.tau is nan, it must be at least 0"),
+        ("[relp]\nmax_nodes = 0\n", r"relp\.max_nodes is 0, it must be at least 1"),
         ('[relp]\nmetric = "loss"\n', r"relp\.metric is 'loss', use \"top_k\" or \"margin\""),
         ('[relp]\nalways_on = ["L0/N1", 2]\n', r"always_on must be a list of strings, found \['L0/N1', 2\]"),
         ("[activations]\nfire_quantile = 2\n", r"fire_quantile is 2\.0, use 0\.5 to 1"),

@@ -385,6 +385,40 @@ def test_prompts_worked_on_together_give_the_same_graphs(adapter: Adapter, optio
         assert found.completeness_residual < 1e-12
 
 
+def test_a_bad_token_spoils_no_prompt_without_it() -> None:
+    adapter = tiny_llama()
+    adapter.embedding.weight[0] = float("nan")
+    with replacement(adapter) as model:
+        found = Engine(adapter, model, ALL).graphs([[3, 4, 6, 7], [3, 6], [7, 0]])
+    assert [isinstance(one, NotFiniteError) for one in found] == [False, False, True]
+
+
+def aimed(targets: Targets) -> Graph:
+    return attribute(tiny_llama(), tokens(4), options=replace(ALL, targets=targets))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (lambda: RelpOptions(tau=float("nan")), "tau is nan"),
+        (lambda: RelpOptions(tau=-1.0), "tau is -1"),
+        (lambda: RelpOptions(max_nodes=0), "max_nodes is 0"),
+        (lambda: RelpOptions(max_nodes_per_layer=-2), "max_nodes_per_layer is -2"),
+        (lambda: RelpOptions(top_k=0), "top_k is 0"),
+        (lambda: Targets(()), "name at least one positive"),
+        (lambda: Targets((3,), (3,)), "none twice or on both sides"),
+        (lambda: attribute(tiny_llama(), tokens(4), options=replace(ALL, targets=Targets((99,)))), "0..22, got"),
+        (
+            lambda: attribute(tiny_llama(), tokens(4), options=replace(ALL, targets=Targets((3,), position=4))),
+            "outside",
+        ),
+    ],
+)
+def test_wrong_options_are_refused(wrong: Callable[[], object], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        wrong()
+
+
 def test_cap_of_a_layer_keeps_its_strongest(adapter: Adapter) -> None:
     every = attribute(adapter, tokens(9), options=ALL).nodes
     graph = attribute(adapter, tokens(9), options=replace(ALL, max_nodes_per_layer=6, max_nodes=15))

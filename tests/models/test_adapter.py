@@ -17,7 +17,9 @@ from transformers import (
     GemmaConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTBigCodeConfig,
     GPTJConfig,
+    GPTNeoXJapaneseConfig,
     GraniteConfig,
     LlamaConfig,
     LlamaForCausalLM,
@@ -32,6 +34,8 @@ from atlas.models.folder import revision
 from atlas.models.norm import norm_of
 
 SHARED = Path(os.environ.get("ATLAS_SHARED", Path(__file__).parents[2].parent / "shared"))
+LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 8,
+            "short_factor": [1.0, 1.0], "long_factor": [2.0, 4.0], "factor": 4.0}  # fmt: skip
 STORY = (
     "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. "
     "One day, she saw a big, red ball. She wanted to play with it, but it was too high."
@@ -181,16 +185,48 @@ def test_wrong_arguments(tmp_path: Path, folder: Path) -> None:
         (CohereConfig(**TINY), "its norms are input_layernorm, which is neither"),
         (GPTJConfig(vocab_size=29, n_embd=16, n_layer=2, n_head=4, rotary_dim=2), "its norms are ln_1"),
         (OPTConfig(vocab_size=29, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, ffn_dim=20), "list of"),
-        (GraniteConfig(**TINY, embedding_multiplier=3.0), "the input of block 0 attention norm"),
+        (GraniteConfig(**TINY, embedding_multiplier=3.0), "the input of block 0 does not"),
         (GraniteConfig(**TINY, residual_multiplier=0.5), "the input of block 0 MLP norm"),
         (GraniteConfig(**TINY, logits_scaling=2.0), "the unembedding"),
+        (LlamaConfig(**TINY, hidden_act="sigmoid"), "activation of block 0 is not 0 at 0"),
+        (GPTBigCodeConfig(vocab_size=29, n_embd=16, n_layer=2, n_head=4), "attention"),
+        (GPTNeoXJapaneseConfig(vocab_size=29, hidden_size=16, num_hidden_layers=2, num_attention_heads=4), "attention"),
+        (LlamaConfig(**TINY, rope_parameters=LONGROPE), "longrope positions depend on what else is in a batch"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, PreTrainedConfig) else "",
 )
 def test_other_architectures_are_refused_by_what_is_missing(config: PreTrainedConfig, says: str) -> None:
     with pytest.raises(ModelError, match=says) as caught:
         in_memory(AutoModelForCausalLM.from_config(config))
-    assert "Gemma-2, GPT-2 or GPT-NeoX" in str(caught.value) or "list of" in says
+    assert "; use a" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "scaled",
+    [{"embedding_multiplier": 1.09}, {"residual_multiplier": 0.9}, {"logits_scaling": 1.09}],
+    ids=lambda value: next(iter(value)),
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_small_scales_are_found_in_half_precision_too(scaled: dict[str, float], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    plain = AutoModelForCausalLM.from_config(GraniteConfig(**TINY, embedding_multiplier=1.0))
+    model = AutoModelForCausalLM.from_config(GraniteConfig(**TINY, **scaled))
+    for one in (plain, model):
+        for name, parameter in one.named_parameters():
+            if "norm" not in name:
+                parameter.data.normal_(0, 0.3)
+    with pytest.raises(ModelError, match="does not compute what its role says"):
+        in_memory(model.to(dtype))
+
+
+def test_a_token_that_is_not_a_number_does_not_hide_a_fault() -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(GraniteConfig(**TINY, embedding_multiplier=12.0))
+    first = torch.randint(29, (1, 24), generator=torch.Generator().manual_seed(0))[0]
+    spared = set(torch.randint(29, (1, 24), generator=torch.Generator().manual_seed(1))[0].tolist())
+    model.get_input_embeddings().weight.data[next(t for t in first.tolist() if t not in spared)] = float("nan")
+    with pytest.raises(ModelError, match="the input of block 0 does not"):
+        in_memory(model)
 
 
 def test_gain_of_one_plus_weight_is_found_in_any_family() -> None:
