@@ -95,7 +95,7 @@ def measure(
     triples. While that is 0 token_stats is exact; beyond, the rarer tokens of a neuron are missing or low in n and sum,
     and what is kept depends on the number of shards, though not on workers. No other table has such a bound.
 
-    Memory, whatever the length of the corpus: 1.3 kB + 2 (top + strata * per_stratum) * (60 + 8 window) bytes a neuron
+    Memory, whatever the length of the corpus: 1.3 kB + 2 (top + strata * per_stratum) * (44 + 8 window) bytes a neuron
     and 0.5 kB a neuron and worker; 32 bytes per distinct (neuron, sign, token) that fired, at most `token_rows`; one
     block of documents; one batch a worker; calibration (calibration.py).
     Raises InputError for the corpus and options, ModelError for activations that are not finite.

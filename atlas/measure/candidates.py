@@ -22,10 +22,12 @@ from atlas.measure.kernels import (
     Found,
     Ints,
     Places,
+    Shorts,
     Sides,
     Words,
     choose_strong,
     choose_weak,
+    cut_windows,
     first_of,
 )
 from atlas.measure.token_sums import key_type
@@ -120,9 +122,13 @@ class Selector:
             window=self._windows(every, batch, row, side >> 1),
         )
 
-    def _windows(self, every: Tensor, batch: Batch, row: Ints, neuron: Ints) -> Floats:
-        around = batch.rows[row][:, None] + np.arange(-self._window, self._window + 1)
-        index = batch.place.take(around, mode="clip")
+    def _windows(self, every: Tensor, batch: Batch, row: Ints, neuron: Shorts) -> Floats:
+        centre = batch.rows[row]
+        if every.device.type == "cpu" and every.dtype in (torch.float32, torch.float64):
+            windows = np.empty((len(row), 2 * self._window + 1), np.float32)
+            cut_windows(every.contiguous().numpy(), batch.place, centre, neuron, windows)
+            return windows
+        index = batch.place.take(centre[:, None] + np.arange(-self._window, self._window + 1), mode="clip")
         index *= self._width
         index += neuron[:, None]
         flat = torch.from_numpy(index.ravel()).to(every.device)

@@ -44,7 +44,7 @@ class Candidates:
 class Exemplars:
     """The running lists of a model, by neuron and sign: `top` strongest, then `per_stratum` in each of `strata`.
 
-    Memory, from the start: 36 + 4 (2 w + 1) bytes an entry, and 24 a list.
+    Memory: 40 + 4 (2 w + 1) bytes an entry, and 24 a list.
     """
 
     def __init__(self, neurons: int, *, top: int, strata: int, per_stratum: int, window: int) -> None:

@@ -8,7 +8,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from atlas.measure.kernels import Fired, Ints, Summed, first_of, join, sort_pairs, sum_sorted, thin
+from atlas.measure.kernels import (
+    Array,
+    Fired,
+    Floats,
+    Ints,
+    Summed,
+    first_of,
+    join,
+    pack,
+    sort_pairs,
+    sum_sorted,
+    thin,
+    unpack,
+)
 
 _FLUSH = 1 << 21  # firings of a layer kept before they are summed: 16 MB, or 24 MB where keys need over 32 bits
 _NARROW = 1 << 32  # keys below this wait in 32 bits
@@ -62,8 +75,7 @@ class TokenLayer:
         none = Fired(np.empty(0, key_type(self._sides, self._vocab)), np.empty(0, np.float32))
         key, value = (np.concatenate(columns) for columns in zip(none, *self._waiting, strict=True))
         self._waiting, self._size = [], 0
-        bits = (self._sides * self._vocab - 1).bit_length()
-        key, value = sort_pairs(key, value, bits)
+        key, value = self._sorted(key, value)
         into = _room_for(len(key))
         self._runs.append(first_of(into, sum_sorted(key, value, into)))
         # runs double in size, so every row is joined only a logarithmic number of times
@@ -71,6 +83,14 @@ class TokenLayer:
             self._join()
         if sum(len(run.key) for run in self._runs) > self._most:
             self._join_all()
+
+    def _sorted(self, key: Array, value: Floats) -> tuple[Array, Floats]:
+        if key.dtype == np.uint64:
+            return sort_pairs(key, value, (self._sides * self._vocab - 1).bit_length())
+        packed = pack(key, value)
+        packed.sort()  # numpy's vectorised sort: 8 ns a firing, sort_pairs 20
+        unpack(packed, key, value)
+        return key, value
 
     def _join_all(self) -> None:
         while len(self._runs) > 1:

@@ -16,7 +16,7 @@ from brute_force import Everything
 from tiny_models import FAMILIES, shared_model
 
 from atlas.errors import InputError, ModelError
-from atlas.measure.activations import ActivationOptions, measure
+from atlas.measure.activations import ActivationOptions, _rounded, measure
 from atlas.measure.corpus import Corpus, read_corpus
 from atlas.measure.exemplars import WEAK_SHARE
 from atlas.models.adapter import Adapter, load_model
@@ -257,6 +257,29 @@ def compare_statistics(one: Any, many: Any) -> None:
         for name in ("s1", "s2", "s3", "s4", "abs_sum", "calib_gate", "calib_up"):
             scale = max(abs(expected[name]), expected["abs_sum"])
             assert abs(sum(p[name] for p in parts) - expected[name]) <= 1e-12 * scale
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_sums_of_shards_are_equal_bit_for_bit(tmp_path: Path, kind: str) -> None:
+    adapter, corpus = brute_force.model(kind, torch.float32), brute_force.corpus(120)
+    options = {"batch_tokens": 4096, "block_documents": 20}  # batches of several pieces: their sums are no float32
+    one, many = (measured(adapter, corpus, tmp_path / str(of), of=of, **options)["neuron_stats"] for of in (1, 3))
+    rows = by_neuron(many)
+    for key_, (expected,) in by_neuron(one).items():
+        assert len(rows[key_]) == 3
+        for name in ("s1", "s2", "s3", "s4", "abs_sum", "calib_gate", "calib_up", "calib_out"):
+            if expected[name] is not None:
+                assert sum(part[name] for part in rows[key_]) == expected[name], name
+
+
+def test_what_a_batch_adds_is_rounded_to_float32_so_that_order_does_not_matter() -> None:
+    sums = torch.from_numpy(np.random.default_rng(0).normal(1, 0.3, size=(1000, 50)))
+    exact, rounded = sums.numpy(), _rounded(sums, torch.bfloat16).numpy()
+    assert np.array_equal(rounded, exact.astype(np.float32))
+    forth, back = (sum(part.sum(axis=0) for part in np.array_split(rounded[::step], 7)) for step in (1, -1))
+    assert np.array_equal(forth, back)
+    assert not np.array_equal(exact.sum(axis=0), exact[::-1].sum(axis=0))
+    assert torch.equal(_rounded(sums, torch.float64), sums)
 
 
 def merged_exemplars(table: Any) -> list[tuple[Any, ...]]:
