@@ -204,6 +204,17 @@ def shard_facts(root: Path) -> dict[str, int]:
     return total
 
 
+def spans(indexes: Sequence[int]) -> str:
+    """Ascending indexes as people and sbatch write them: [0, 1, 2, 5] -> "0-2,5"."""
+    runs: list[list[int]] = []
+    for index in indexes:
+        if runs and runs[-1][1] == index - 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in runs)
+
+
 def shard_rows(root: Path) -> int:
     """Rows of all tables of the complete set."""
     return sum(sum(marker["rows"].values()) for _, marker in _complete_set(root))

@@ -130,17 +130,6 @@ def asked(resources: Resources) -> dict[str, str]:
     return {name: str(value) for name, value in given.items() if value is not None}
 
 
-def array_text(indexes: Sequence[int]) -> str:
-    """Shards as sbatch writes them: (0, 1, 2, 5) -> "0-2,5"."""
-    runs: list[list[int]] = []
-    for index in indexes:
-        if runs and runs[-1][1] == index - 1:
-            runs[-1][1] = index
-        else:
-            runs.append([index, index])
-    return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in runs)
-
-
 def _quoted_log(log: Path) -> str:
     folder = str(log.parent)
     if set(folder) & set('"\\\n'):

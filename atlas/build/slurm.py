@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from atlas.build.batch_scripts import TASK, Resources, Site, array_text, asked, combined, render
+from atlas.build.batch_scripts import TASK, Resources, Site, asked, combined, render
 from atlas.build.context import Context
 from atlas.build.job_plan import SINGLE, Job, Need, Plan, Queued, plan_jobs
 from atlas.build.preflight import check_resources, input_hashes
@@ -27,7 +27,7 @@ from atlas.build.recipe import Recipe
 from atlas.build.steps import Step, step_keys, wanted_steps
 from atlas.errors import AtlasError
 from atlas.progress import Quiet
-from atlas.shards import ShardSet, count_to_measure, shard_sets
+from atlas.shards import ShardSet, count_to_measure, shard_sets, spans
 from atlas.store.connection import open_reader
 from atlas.store.ledger import step_keys as ledger_keys
 
@@ -87,7 +87,7 @@ def submit(recipe: Recipe, *, of: int | None, resources: Resources, site: Site) 
             script.write_text(script_text(recipe, job, resources, site), encoding="utf-8")
             after = _dependency(job, ids)
             ids[job.step] = _slurm(["sbatch", "--parsable", *_depend(after), str(script)]).strip().split(";")[0]
-            tasks = array_text(job.tasks) if job.is_array else ""
+            tasks = spans(job.tasks) if job.is_array else ""
             found.append(Submitted(job.title, ids[job.step], tasks, job.of, after, "submitted", str(script)))
     return found, plan
 
@@ -124,7 +124,7 @@ def scripts_folder(recipe: Recipe) -> Path:
 
 def script_text(recipe: Recipe, job: Job, resources: Resources, site: Site) -> str:
     """The sbatch script of one job; GPUs are asked for by the array steps only."""
-    options = [f"--array={array_text(job.tasks)}{_throttle(resources)}"] if job.is_array else []
+    options = [f"--array={spans(job.tasks)}{_throttle(resources)}"] if job.is_array else []
     options += [f"--{name}={value}" for name, value in asked(_fitting(resources, job)).items()]
     log = scripts_folder(recipe) / f"{job.title}-{'%A_%a' if job.is_array else '%j'}.log"
     task = TASK if job.is_array else "0"
@@ -238,7 +238,7 @@ def _kept(plan: Plan) -> list[Submitted]:
         job, array, _ = task.job.partition("_")
         groups.setdefault((task.step or "", task.of, job, bool(array), task.state.lower()), []).append(task.task)
     return [
-        Submitted(step, job, array_text(sorted(tasks)) if array else "", of, "", state, "")
+        Submitted(step, job, spans(sorted(tasks)) if array else "", of, "", state, "")
         for (step, of, job, array, state), tasks in groups.items()
     ]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from atlas.errors import InputError
+from atlas.shards import spans
 
 # command: (step of atlas/build/steps.py, first line of its help)
 _COMMANDS = {
@@ -116,14 +117,3 @@ def _line(row: dict[str, object]) -> dict[str, object]:
         "rows": row["rows"],
         "tokens": row["tokens"],
     }
-
-
-def spans(indexes: list[int]) -> str:
-    """[0, 1, 2, 5] -> "0-2,5"."""
-    runs: list[list[int]] = []
-    for index in indexes:
-        if runs and runs[-1][1] == index - 1:
-            runs[-1][1] = index
-        else:
-            runs.append([index, index])
-    return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in runs)

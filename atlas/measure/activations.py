@@ -29,7 +29,6 @@ from atlas.measure.batches import (
     Reading,
     contexts_of,
     documents_in,
-    one_thread,
     read_batches,
     shard_documents,
     work_in_order,
@@ -42,6 +41,7 @@ from atlas.measure.kernels import BINS, Fired, Summed
 from atlas.measure.tap import Reached, Tap, Written, calibration_sums, output_factor_sum, tapped
 from atlas.measure.token_sums import TokenLayer
 from atlas.models.adapter import Adapter
+from atlas.models.threads import one_core
 from atlas.progress import Progress
 from atlas.shards import Shard, ShardDraft, new_shard
 from atlas.tables import IDS
@@ -106,7 +106,7 @@ def measure(
         options.block_documents,
         options.skip_bos,
     )
-    with one_thread(), tapped(adapter) as tap, new_shard(root, shard) as draft:
+    with one_core(), tapped(adapter) as tap, new_shard(root, shard) as draft:
         levels = Levels(options.calibration_tokens, options.fire_quantile, options.strata)
         calibration = calibrate(adapter, corpus, tap, reading=reading, levels=levels, workers=workers)
         run = _Pass(adapter, calibration, options, tap)

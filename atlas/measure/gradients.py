@@ -25,13 +25,13 @@ from atlas.measure.batches import (
     Counts,
     Reading,
     documents_in,
-    one_thread,
     read_batches,
     shard_documents,
     work_in_order,
 )
 from atlas.measure.corpus import Corpus, context_length
 from atlas.models.adapter import Adapter
+from atlas.models.threads import one_core
 from atlas.neuron import ModelSpec
 from atlas.progress import Progress
 from atlas.shards import Shard, new_shard
@@ -79,7 +79,7 @@ def measure(
     )
     counts, owned = Counts(), shard_documents(corpus, shard, reading)
     batches = read_batches(corpus, owned, tokenizer=adapter.tokenizer, reading=reading, counts=counts)
-    with one_thread(), recorded(adapter) as record, new_shard(root, shard) as draft:
+    with one_core(), recorded(adapter) as record, new_shard(root, shard) as draft:
         with progress.task("gradients", len(owned), "documents") as task:
 
             def looked() -> Iterator[tuple[int, int, Any]]:

@@ -36,9 +36,10 @@ import numpy as np
 import torch
 
 from atlas.measure import activations, gradients
-from atlas.measure.batches import Batch, Counts, Reading, one_thread, read_batches, work_in_order
+from atlas.measure.batches import Batch, Counts, Reading, read_batches, work_in_order
 from atlas.measure.corpus import Corpus, read_corpus
 from atlas.models.adapter import Adapter, adapt, load_model
+from atlas.models.threads import one_core
 from atlas.progress import Quiet
 from atlas.shards import Shard
 
@@ -286,7 +287,7 @@ def reading_of(case: Case, options: Any) -> Reading:
 
 
 def every(batches: list[Batch], work: Callable[[Batch], None], workers: int) -> None:
-    with one_thread():
+    with one_core():
         for _ in work_in_order(iter(batches), work, workers=workers):
             pass
 

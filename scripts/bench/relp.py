@@ -31,12 +31,13 @@ import torch
 from torch import Tensor
 
 from atlas.errors import InputError
-from atlas.measure.batches import one_thread, work_in_order
+from atlas.measure.batches import work_in_order
 from atlas.models.adapter import Adapter, adapt, load_model
 from atlas.models.attribution import Engine, RelpOptions
 from atlas.models.device import find_device
 from atlas.models.graph import Graph
 from atlas.models.replacement import Replacement, Rules, Trace, replacement
+from atlas.models.threads import one_core
 
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("ATLAS_SHARED", ROOT.parent / "shared"))
@@ -196,7 +197,7 @@ def time_engine(
     size = max(1, min(512 // len(prompts[0]), len(prompts) // args.workers))
     batches = [prompts[i : i + size] for i in range(0, len(prompts), size)]
     times = []
-    with one_thread():
+    with one_core():
         for _ in range(args.repeats + 1):
             start = now(device)
             found = [g for _, gs in work_in_order(iter(batches), engine.graphs, workers=args.workers) for g in gs]

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from atlas.build.batch_scripts import Resources, array_text, read_site, template_file
+from atlas.build.batch_scripts import Resources, read_site, template_file
 from atlas.build.job_plan import Job, Need, Queued, job_name, plan_jobs
 from atlas.errors import AtlasError, InputError
+from atlas.shards import spans
 
 PLACE = Path("/data/demo.duckdb.build")
 KEYS = {"activations": "a" * 32, "logit_lens": "b" * 32, "wiring": "c" * 32, "relp": "d" * 32}
@@ -151,8 +152,8 @@ def test_values_that_sbatch_would_misread_are_refused(option: str, value: object
 @pytest.mark.parametrize(
     ("indexes", "text"), [([0], "0"), ([0, 1, 2, 3], "0-3"), ([3, 7], "3,7"), ([0, 1, 5], "0-1,5")]
 )
-def test_array_text(indexes: list[int], text: str) -> None:
-    assert array_text(indexes) == text
+def test_spans(indexes: list[int], text: str) -> None:
+    assert spans(indexes) == text
 
 
 def test_a_template_with_a_wrong_mark_is_refused_by_name(tmp_path: Path) -> None:

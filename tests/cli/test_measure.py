@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.cli.measure import measure, parse_shard, spans
+from atlas.cli.measure import measure, parse_shard
 from atlas.errors import InputError
+from atlas.shards import spans
 
 
 @given(st.integers(1, 99999).flatmap(lambda of: st.tuples(st.integers(0, of - 1), st.just(of))))
