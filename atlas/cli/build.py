@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 
-@click.command()
+@click.command(epilog="Example: atlas build data/recipes/demo.toml")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--workers", type=int, default=0, help="Threads; all cores by default, at most 2 on a GPU.")
 @click.option("--memory", default="4GiB", show_default=True, help="Memory limit of the table steps.")
@@ -20,13 +20,9 @@ import click
 @click.option("--shards", type=click.Path(path_type=Path), metavar="DIR", help="Read and write shards there.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def build(*, recipe: Path, output: Path | None, quiet: bool, **how: Any) -> None:
-    r"""Build the atlas of RECIPE (a TOML file), doing only what is missing or changed.
+    """Build the atlas of RECIPE (a TOML file), doing only what is missing or changed.
 
     Stop it at any moment and run it again: it goes on where it was.
-
-    \b
-    Example:
-      atlas build data/recipes/demo.toml
     """
     from dataclasses import replace
 

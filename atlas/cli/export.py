@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _FEATURE_TYPES = ("mlp_neuron", "cross layer transcoder")
 
 
-@click.group()
+@click.group(epilog="Example: atlas export graph-json -o graphs")
 def export() -> None:
     """Write an atlas in the formats of other tools."""
 

@@ -36,7 +36,7 @@ _HEADLINE = ("layer", "neuron", "position", "token", "activation", "relevance", 
 def graph(
     prompt: str, *, model: str, dtype: str, device: str, file: Path | None, output: Path | None, **more: Any
 ) -> None:
-    r"""Measure the attribution graph of PROMPT and list its strongest neurons; - reads the prompt from stdin.
+    """Measure the attribution graph of PROMPT and list its strongest neurons; - reads the prompt from stdin.
 
     The metric is the sum of the --target logits minus those --against, or of the highest logits. relevance is a
     neuron's part of it, direct the part that passes no later MLP, explained the share of its relevance that comes

@@ -67,18 +67,13 @@ for _name, (_step, _summary) in _COMMANDS.items():
     measure.add_command(_step_command(_name, _step, _summary))
 
 
-@measure.command()
+@measure.command(epilog="Example: atlas measure status data/recipes/demo.toml")
 @click.argument("source", type=click.Path(path_type=Path, exists=True), metavar="DIR|RECIPE")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where the recipe's shards were written.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.pass_context
 def status(ctx: click.Context, *, source: Path, out: Path | None, form: str) -> None:
-    r"""Show done, missing, running and failed shards of every step; exit code 1 unless all are complete.
-
-    \b
-    Example:
-      atlas measure status data/recipes/demo.toml
-    """
+    """Show done, missing, running and failed shards of every step; exit code 1 unless all are complete."""
     from atlas.build.measurement import is_complete
     from atlas.build.measurement import status as find
     from atlas.cli.render import text_table

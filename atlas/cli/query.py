@@ -133,7 +133,7 @@ def ego(view: View, neurons: tuple[str, ...], hops: int, top: int, direction: st
         notes(found.edges, of="edges")
 
 
-@click.group()
+@click.group(epilog="Example: atlas cluster list")
 def cluster() -> None:
     """Modules of the primary clustering."""
 

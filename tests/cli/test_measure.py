@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atlas.cli.main import COMMANDS, main
 from atlas.cli.measure import measure, parse_shard
 from atlas.errors import InputError
 from atlas.shards import spans
@@ -51,3 +52,12 @@ def test_help_imports_no_torch() -> None:
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
     assert "Example:" in shown.stdout and "--shard I/N" in shown.stdout
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "measure status", "measure relp", "export graph-json"])
+def test_help_has_an_example_and_no_marks(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*command.split(), "--help"])
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "Example" in shown and f"atlas {command.split(maxsplit=1)[0]}" in shown and "\\b" not in shown
