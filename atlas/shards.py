@@ -189,9 +189,14 @@ def read_marker(folder: Path) -> dict[str, Any]:
 def shard_files(root: Path, table: str) -> list[Path]:
     """The files of one table over all shards of the complete set under `root`, in shard order.
 
-    Raises ShardError when no set is complete, when two are, and for a shard that is damaged or of another fingerprint.
+    Raises ShardError when no set is complete, when two are, and for a shard that is damaged (its content does not have
+    the marker's hash) or of another fingerprint.
     """
-    return [folder / f"{table}.parquet" for folder, _ in _complete_set(root)]
+    found = [(folder / f"{table}.parquet", marker) for folder, marker in _complete_set(root)]
+    for path, marker in found:
+        if table in marker["sha256"] and file_sha256(path) != marker["sha256"][table]:
+            raise ShardError(f"{path} has not the content that its marker says; delete its folder and measure it again")
+    return [path for path, _ in found]
 
 
 def shard_facts(root: Path) -> dict[str, int]:

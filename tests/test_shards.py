@@ -191,3 +191,14 @@ def test_readers_of_a_small_file_see_a_whole_one(tmp_path: Path) -> None:
     while any(writer.is_alive() for writer in writers):
         assert file.read_text() in texts
     assert [path.name for path in tmp_path.iterdir()] == ["f.json"]
+
+
+def test_one_changed_byte_is_found(tmp_path: Path) -> None:
+    with new_shard(tmp_path, Shard("f")) as draft:
+        draft.write("token_counts", pa.table({"token_id": list(range(500)), "n": list(range(500))}))
+    path = tmp_path / Shard("f").name / "token_counts.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(ShardError, match=r"has not the content that its marker says; delete"):
+        shard_files(tmp_path, "token_counts")
