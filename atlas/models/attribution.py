@@ -287,10 +287,11 @@ def _fault(trace: Trace, prompt: int) -> NotFiniteError | None:
     span = slice(trace.lengths[prompt])
     for index, record in enumerate(trace.blocks):
         parts = [record.pattern[prompt, :, span, span], record.up[prompt, span], record.hidden[prompt, span]]
-        parts += [factor[prompt, span] for factor in record.factors.values()]
+        # a norm of something that overflowed has the scale 0, and everything behind it looks finite
+        parts += [1 / factor[prompt, span] for factor in record.factors.values()]
         if not all(bool(torch.isfinite(part).all()) for part in parts):
             return NotFiniteError(f"activations of layer {index} are not finite; check the weights, or use float32")
-    if not torch.isfinite(trace.logits[prompt, span]).all():
+    if not (torch.isfinite(trace.logits[prompt, span]).all() and trace.final_factor[prompt, span].all()):
         return NotFiniteError("the logits are not finite after the last layer; check the weights, or use float32")
     return None
 

@@ -474,6 +474,13 @@ def test_layer_of_a_bad_weight_is_named() -> None:
         attribute(adapter, tokens(9))
 
 
+def test_overflow_is_refused_though_norms_hide_it() -> None:
+    adapter = tiny_llama(torch.float32)
+    adapter.blocks[1].down.weight[:, 3] = 3e38
+    with pytest.raises(NotFiniteError, match="not finite"):
+        attribute(adapter, tokens(9))
+
+
 def test_zero_activation_has_the_limit_as_ratio() -> None:
     adapter = tiny_llama()
     adapter.blocks[1].gate.weight[2] = 0  # gate exactly 0 everywhere: ratio 0.5, never 0/0
