@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from atlas.errors import InputError
+from atlas.errors import InputError, ModelError
 from atlas.models.adapter import Adapter
 from atlas.models.linear import Linear
 from atlas.models.sweep import BlockMaps, linear_maps
@@ -74,6 +74,9 @@ def tensor_statistics(name: str, tensor: Tensor) -> dict[str, str | int | float]
         low, high = min(low, float(size.min())), max(high, float(size.max()))
     mean = total / count
     layer = _LAYER.search(name)
+    if not math.isfinite(squares):  # a NaN or infinite number in the tensor
+        where = f" of layer {layer[1]}" if layer else ""
+        raise ModelError(f"the weights {name}{where} are not finite; download the model again")
     return {
         "name": name.removesuffix(".weight"),
         "layer": int(layer[1]) if layer else -1,

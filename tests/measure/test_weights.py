@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_models import shared_model, tiny_gpt2, tiny_llama
 
-from atlas.errors import InputError
+from atlas.errors import InputError, ModelError
 from atlas.measure.weights import measure
 from atlas.models.adapter import load_model
 from atlas.shards import Shard, shard_files
@@ -92,3 +92,12 @@ def test_trained_model_counts_tied_weights_once(tmp_path: Path) -> None:
     folder = shared_model("stories260K-hf")
     measure(load_model(folder), folder, tmp_path, shard=Shard("f"))
     assert sum(r["total_parameters"] for r in read(tmp_path, "weight_stats")) == 260_032
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_name_the_layer(tmp_path: Path, bad: float) -> None:
+    adapter = tiny_llama(torch.float32)
+    adapter.blocks[2].down.weight[0, 5] = bad
+    with pytest.raises(ModelError, match=r"mlp.down_proj.weight of layer 2 are not finite; download"):
+        measure(adapter, None, tmp_path, shard=Shard("f"))
+    assert not list(tmp_path.glob("shard-*"))
