@@ -188,7 +188,13 @@ def _finish(  # noqa: PLR0917
     tables["clusters"] = _clusters(paths, flows, d_mlp)
     tables["partitions"] = [
         {"method": "infomap", "parameters": "{}", "seed": 0, "layer": k[0], "neuron": k[1], "cluster_path": p,
-         "flow": 0.1} for k, p in sorted(paths.items())
+         "flow": 0.1, "clustering": "infomap", "membership": None} for k, p in sorted(paths.items())
+    ]  # fmt: skip
+    modules = tables["clusters"]
+    tables["clusterings"] = [
+        {"clustering": "infomap", "method": "infomap", "parameters": "{}", "seed": 0, "edges": len(flows),
+         "neurons": len(paths), "modules": len(modules), "top_modules": sum(m["level"] == 1 for m in modules),
+         "levels": max((m["level"] for m in modules), default=0), "quality": 1.5, "quality_measure": "codelength"}
     ]  # fmt: skip
     return tables
 
@@ -229,12 +235,14 @@ def _cluster(path: str, keys: list[tuple[int, int]], flows: dict[tuple[int, int]
             weight[kind] += sum(map(abs, values)) / len(values)
     depths = sorted(k[0] for k in keys)
     half = len(depths) // 2
+    crossing = weight["outgoing"] + weight["incoming"]
     return {
         "cluster_path": path, "level": len(parts), "top_cluster": parts[0],
         "sub_module": parts[1] if len(parts) > 1 else None, "subsub_module": None, "size": len(keys),
         "layer_min": depths[0], "layer_max": depths[-1], "median_layer": (depths[half] + depths[~half]) / 2,
         "flow": 0.01 * len(keys), "label": "animals" if path == "1" else f"module {path}",
         **{f"{kind}_weight": w for kind, w in weight.items()},
+        "conductance": crossing / (2 * weight["internal"] + crossing) if any(weight.values()) else None,
     }  # fmt: skip
 
 

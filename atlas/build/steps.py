@@ -330,7 +330,8 @@ STEPS: tuple[Step, ...] = (
         ("table:edges",),
         lambda r: _without(r.cluster, "assignments", "strict"),
         _infomap,
-        version=3,
+        sql=("clusterings",),
+        version=4,
     ),
     Step(
         "table:assignments",
@@ -339,7 +340,7 @@ STEPS: tuple[Step, ...] = (
         table_assignments,
         ("table:model",),
         wanted=lambda r: r.cluster.assignments is not None,
-        sql=("assignment_lines", "assignments"),
+        sql=("assignment_lines", "assignments", "clusterings"),
     ),
     Step(
         "table:labels",

@@ -15,9 +15,10 @@ import pyarrow as pa
 
 from atlas.errors import InputError
 from atlas.ingest.labels import Imported, source_of
+from atlas.ingest.partitions import Clustering, describe_clustering
 from atlas.ingest.wiring_cache import members
 from atlas.store.sqlfiles import sql_text
-from atlas.store.write import replace_from_query
+from atlas.store.write import append_from_query
 
 _BATCH = 65_536  # members
 _READ = pa.schema([("place", pa.int64()), ("key", pa.string()), ("path", pa.string()), ("flow", pa.float64())])
@@ -26,7 +27,7 @@ _READ = pa.schema([("place", pa.int64()), ("key", pa.string()), ("path", pa.stri
 def import_assignments(
     con: duckdb.DuckDBPyConnection, file: Path, *, layers: int, d_mlp: int, strict: bool = False
 ) -> Imported:
-    """Replace `partitions` by the assignments of a file, method "import:<file name>"; the primary clustering.
+    """Assignments of a file -> the clustering "import:<file name>".
 
     A value is {"path": "158.4" or "158:4" or [158, 4], "flow": ...}, with top, sub and subsub where there is no path,
     or the path itself. Call it inside a transaction. Raises InputError for a file that is not there, is no such object
@@ -43,13 +44,16 @@ def import_assignments(
     first = _first(con, faults)
     if strict and first:
         raise InputError(f"{file.name}: {first}; mend it, or leave cluster.strict out of the recipe")
-    rows = replace_from_query(con, "partitions", sql_text("ingest", "assignments"), {"method": source_of(file)})
+    method = source_of(file)
+    con.execute("DELETE FROM partitions WHERE clustering = $1", [method])
+    rows = append_from_query(con, "partitions", sql_text("ingest", "assignments"), {"method": method})
     for table in ("assignments_read", "assignment_lines"):
         con.execute(f"DROP TABLE temp.{table}")
     read, rejected = sum(n for _, n, _ in faults), {fault: n for fault, n, _ in faults if fault}
     if not rows:
         said = "; ".join(f"{n:,} {fault}" for fault, n in rejected.items()) or "no member of 'assignments'"
         raise InputError(f"{file.name} puts no two neurons into one module ({said}); check that it is of this model")
+    describe_clustering(con, Clustering(method, method))
     alone = read - rows - sum(rejected.values())
     return Imported(read, rows, rejected, first, {"in a module of their own (left out)": alone} if alone else {})
 

@@ -13,7 +13,7 @@ WITH good AS (
 ), shared AS (
     SELECT path FROM levels GROUP BY path HAVING count(*) > 1
 )
-SELECT $method AS method, '{}' AS parameters, layer, neuron, arg_max(path, len(path)) AS cluster_path,
+SELECT $method AS method, $method AS clustering, '{}' AS parameters, layer, neuron, arg_max(path, len(path)) AS cluster_path,
        any_value(flow) AS flow
 FROM levels SEMI JOIN shared USING (path)
 GROUP BY layer, neuron

@@ -43,6 +43,7 @@ SELECT path AS cluster_path, level::INTEGER AS level, string_split(path, '.')[1]
        size, layer_min, layer_max, median_layer, flow, label,
        coalesce(inside, 0) / 17592186044416 AS internal_weight,
        coalesce(sent - inside, 0) / 17592186044416 AS outgoing_weight,
-       coalesce(received - inside, 0) / 17592186044416 AS incoming_weight
+       coalesce(received - inside, 0) / 17592186044416 AS incoming_weight,
+       (sent + received - 2 * inside)::DOUBLE / nullif(sent + received, 0)::DOUBLE AS conductance
 FROM sizes LEFT JOIN weights USING (module)
 ORDER BY list_transform(string_split(path, '.'), lambda x: x::INTEGER)

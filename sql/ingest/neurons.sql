@@ -3,7 +3,7 @@
 -- output_label likewise per pass. The module is that of the primary clustering (metadata primary_clustering).
 WITH sizes AS (
     SELECT max(try_cast(value AS INTEGER)) FILTER (key = 'neurons_per_layer') AS d_mlp,
-           coalesce(max(value) FILTER (key = 'primary_clustering'), 'infomap') AS clustering FROM metadata
+           coalesce(max(value) FILTER (key = 'primary_clustering'), 'infomap') AS primary_one FROM metadata
 ), everyone AS (
     SELECT $layer::INTEGER AS layer, id::INTEGER AS neuron, $layer::BIGINT * d_mlp + id AS feature_id
     FROM sizes, range(0, d_mlp) AS ids(id)
@@ -34,7 +34,7 @@ WITH sizes AS (
     SELECT neuron, output_norm FROM pruning WHERE layer = $layer
 ), placed AS (
     SELECT neuron, cluster_path, flow, string_split(cluster_path, '.') AS parts
-    FROM partitions, sizes WHERE layer = $layer AND method = clustering
+    FROM partitions, sizes WHERE layer = $layer AND clustering = primary_one
 )
 SELECT e.layer, e.neuron, e.feature_id, 'mlp_neuron' AS unit_type, c.best.label AS label,
        c.best.description AS description, c.input_label, c.output_label,

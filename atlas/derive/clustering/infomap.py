@@ -6,18 +6,15 @@ edges stays long. Same seed, same edges: same modules, whatever the threads.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 
 import duckdb
 import numpy as np
-import pyarrow as pa
 
 from atlas.derive.clustering.graph import EdgeArrays, edge_arrays
 from atlas.errors import StoreError
-from atlas.store.write import replace_from_arrow
-from atlas.tables import TABLES
+from atlas.ingest.partitions import Clustering, Placed, write_clustering
 
 
 @dataclass(frozen=True)
@@ -30,14 +27,20 @@ class InfomapOptions:
 
 
 def cluster(con: duckdb.DuckDBPyConnection, *, options: InfomapOptions, d_mlp: int) -> int:
-    """Cluster the edges of the atlas; rows of method 'infomap' in partitions are replaced."""
+    """Cluster the edges of the atlas; the run of the name 'infomap' is replaced."""
     edges = edge_arrays(con, min_count=options.min_count)
     if len(edges) == 0:
         raise StoreError(
             f"no edge has a count of at least {options.min_count}: nothing to cluster; "
             "lower cluster.min_count or measure more graphs (relp.graphs)"
         )
-    return replace_from_arrow(con, "partitions", _partition_table(modules(edges, options=options), options, d_mlp))
+    found = modules(edges, options=options)
+    placed = Placed(
+        np.array([row[0] for row in found], dtype=np.int64), [row[1] for row in found], np.array([r[2] for r in found])
+    )
+    parameters = {**asdict(options), "weight": "mean_abs_weight^2", "directed": True}
+    run = Clustering("infomap", "infomap", parameters, options.seed, len(edges))
+    return write_clustering(con, run, placed, d_mlp=d_mlp)
 
 
 def modules(edges: EdgeArrays, *, options: InfomapOptions) -> list[tuple[int, str, float]]:
@@ -63,19 +66,3 @@ def modules(edges: EdgeArrays, *, options: InfomapOptions) -> list[tuple[int, st
 
 def _shared_path(path: tuple[int, ...], sizes: Counter[tuple[int, ...]]) -> str:
     return ".".join(str(step) for depth, step in enumerate(path, start=1) if sizes[path[:depth]] > 1)
-
-
-def _partition_table(found: list[tuple[int, str, float]], options: InfomapOptions, d_mlp: int) -> pa.Table:
-    ids = np.array([row[0] for row in found], dtype=np.int64)
-    parameters = json.dumps({**asdict(options), "weight": "mean_abs_weight^2", "directed": True}, sort_keys=True)
-    return pa.table(
-        {
-            "method": ["infomap"] * len(found),
-            "parameters": [parameters] * len(found),
-            "seed": [options.seed] * len(found),
-            "layer": ids // d_mlp,
-            "neuron": ids % d_mlp,
-            "cluster_path": [row[1] for row in found],
-            "flow": [row[2] for row in found],
-        }
-    ).cast(TABLES["partitions"])

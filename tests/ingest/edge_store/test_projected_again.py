@@ -23,7 +23,7 @@ def test_weights_of_modules_are_those_of_the_new_edges(tmp_path: Path) -> None:
     add(store, [write_shards(tmp_path / "s", 2, observations(3), [])], sizes=SIZES, options=EdgeOptions())
     project_store(store, path, how=ProjectOptions(1))
     con = open_writer(path)
-    con.execute("INSERT INTO partitions (method, parameters, layer, neuron, cluster_path) "
+    con.execute("INSERT INTO partitions (clustering, parameters, layer, neuron, cluster_path) "
                 "SELECT 'infomap', '{}', layer, neuron, (neuron % 2 + 1)::VARCHAR FROM neurons")  # fmt: skip
     con.close()
     inside = []

@@ -1,0 +1,64 @@
+"""`atlas cluster`: its commands by name, imported when called; a module path shows it, an atlas file clusters it."""
+
+from __future__ import annotations
+
+import importlib
+import re
+
+import click
+
+from atlas.errors import InputError
+
+# name: (module:function, one line of help)
+COMMANDS = {
+    "list": ("atlas.cli.clusters:list_", "Modules, largest first."),
+    "show": ("atlas.cli.clusters:show", "One module: its weights, parts, strongest members and neighbours."),
+    "members": ("atlas.cli.clusters:members", "The neurons of a module and of its parts."),
+}
+_PATH = re.compile(r"\d+(\.\d+)*")
+
+
+class _Cluster(click.Group):
+    """Commands, and two short forms: PATH for show, an atlas file for run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command; None for an unknown name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, function = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), function)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; put in the one that a short form stands for."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            args = [_meant(args[0]), *args]
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands from COMMANDS alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=_Cluster, epilog="Example: atlas cluster list; atlas cluster 158.4")
+def cluster() -> None:
+    """Modules: find them, compare them, look into them."""
+
+
+def _meant(word: str) -> str:
+    if _PATH.fullmatch(word):
+        return "show"
+    if "run" in COMMANDS and word.endswith((".duckdb", ".db")):
+        return "run"
+    raise InputError(
+        f"{word!r} is no command of atlas cluster ({', '.join(COMMANDS)}) and no module path such as 158.4; "
+        '"atlas cluster list" shows the modules'
+    )
