@@ -69,6 +69,7 @@ class Sizes:
     layers: int | None = None
     width: int | None = None
     unit_type: str | None = None
+    half: int | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def status(path: Path) -> dict[str, Any]:
     return {
         "store": str(path),
         **{name: getattr(store.facts, name) for name in ("model", "revision", "layers", "width", "unit_type")},
-        **{name: getattr(store.facts, name) for name in ("edge_method", "quantum")},
+        **{name: getattr(store.facts, name) for name in ("edge_method", "quantum", "half")},
         "sources": sum(one.sources for one in partials),
         "rejected": len(left),
         "graphs": sum(one.graphs for one in partials),

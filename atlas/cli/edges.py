@@ -101,6 +101,7 @@ def _work_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--width", type=click.IntRange(min=1), help="Neurons (or features) of a layer.")
 @click.option("--unit-type", type=click.Choice(["mlp_neuron", "transcoder_feature"]), help="What its nodes are.")
 @click.option("--method", type=click.Choice(_METHODS), help="edge_method of the files, where they do not say it.")
+@click.option("--half", type=click.IntRange(1, 2), help="Of a new store: take only this half of the graphs, by a hash.")
 @click.option("--strict", is_flag=True, help="Stop at the first file that cannot be used.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @_work_options
@@ -216,6 +217,38 @@ def project(options: EdgeOptions, progress: Progress, *, store: Path, file: Path
     progress.note(f"{again}atlas info --atlas {shlex.quote(str(file))} says what it holds")
 
 
+@edges.command(
+    epilog="Example: atlas edges halves data/qwen.duckdb.build -o noise; "
+    "atlas diff A.duckdb B.duckdb --noise noise/half-1.duckdb noise/half-2.duckdb"
+)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILES...")
+@click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--min-count", type=click.IntRange(min=1), default=1, show_default=True, help="Fewest observations.")
+@click.option("--model", help="Name of the model, where the files do not say it.")
+@click.option("--layers", type=click.IntRange(min=1), help="Its layers.")
+@click.option("--width", type=click.IntRange(min=1), help="Neurons (or features) of a layer.")
+@click.option("--method", type=click.Choice(_METHODS), help="edge_method of the files, where they do not say it.")
+@_work_options
+def halves(options: EdgeOptions, progress: Progress, *, files: tuple[Path, ...], folder: Path, min_count: int,
+           **said: Any) -> None:  # fmt: skip
+    """Two atlases of one half of the graphs each, in DIR: what sampling alone changes, for atlas diff --noise.
+
+    FILES are graphs as for `atlas edges add`, for example the build folder of a recipe. Which half a graph is in
+    follows from a hash of what it is. After a kill, run the same again.
+    """
+    from dataclasses import replace
+
+    from atlas.build.edge_store import Sizes
+    from atlas.build.halves import make_halves
+    from atlas.ingest.projection import ProjectOptions
+
+    options = replace(options, method=said.pop("method"))
+    how = ProjectOptions(min_count, "store")
+    made = make_halves(files, folder, sizes=Sizes(**said), how=how, options=options, progress=progress)
+    for one in made:
+        click.echo(f"{one.file}  {one.graphs:,} graphs, {one.edges:,} edges", err=True)
+
+
 def _names_from_stdin() -> list[Path]:
     names = [Path(line) for line in sys.stdin.read().splitlines() if line.strip()]
     if not names:
@@ -252,6 +285,7 @@ def _status_lines(store: Path, found: dict[str, Any]) -> dict[str, str]:
         "model": found["model"] + (f" (revision {found['revision']})" if found["revision"] else ""),
         "units": f"{found['layers']} layers x {found['width']} ({unit}s)",
         "edge method": found["edge_method"],
+        **({"half": f"{found['half']} of 2, by a hash of each graph"} if found["half"] else {}),
         "quantum": f"2^{found['quantum']} of a weight",
         "sources": f"{found['sources']:,}",
         "graphs": _graphs(found["graphs"], found["counts_graphs"]),

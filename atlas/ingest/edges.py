@@ -62,6 +62,7 @@ def edges_from_wiring(con: duckdb.DuckDBPyConnection, *, d_mlp: int, top: int) -
             "min_edge_count": 1,
             "edge_observations": None,
             "edge_quantum": None,
+            "edge_half": None,
             "edge_weight": "effective_strength of the wiring",
             "always_on_neurons": None,
         },

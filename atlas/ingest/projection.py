@@ -184,6 +184,7 @@ def _edge_metadata(store: Store, min_count: int) -> dict[str, object]:
         "edge_observations": store.manifest.observations,
         "edge_quantum": f"2^{facts.quantum}",
         "edge_weight": _WEIGHTS.get(facts.edge_method, "as the graphs give it"),
+        "edge_half": f"{facts.half} of 2" if facts.half else None,
         "edge_n_graphs": "counted" if store.manifest.counts_graphs else "not known for all sources, so NULL",
     }
 

@@ -38,6 +38,11 @@ class StoreFacts:
     revision: str | None = None  # fingerprint of the model's files, where they were at hand
     quantum: int = QUANTUM  # weights are multiples of 2^quantum in the sums
     format: int = FORMAT
+    half: int | None = None  # 1 or 2: of every graph that is added only those of this half are taken; None takes all
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; a store of all graphs says nothing of halves, as stores before there were any."""
+        return {name: value for name, value in asdict(self).items() if name != "half" or value is not None}
 
     def ranges(self) -> list[tuple[int, int]]:
         """Source-layer ranges [first, last] that files are partitioned by: at most 64, of equal length."""
@@ -114,7 +119,8 @@ class Store:
     def with_manifest(self, **changes: Any) -> Store:
         """Write a changed manifest; the store as it then is."""
         manifest = replace(self.manifest, **changes)
-        write_whole(self.path / MANIFEST, json.dumps(asdict(manifest), indent=1))
+        content = {**asdict(manifest), "facts": manifest.facts.as_dict()}
+        write_whole(self.path / MANIFEST, json.dumps(content, indent=1))
         return replace(self, manifest=manifest)
 
 
@@ -184,7 +190,7 @@ def content_key(path: Path) -> str:
     """A hash that changes when the content of the store does; compaction does not change it."""
     manifest = open_store(path).manifest
     known = sorted(sha for one in manifest.partials for sha in source_hashes(path / "partials" / one.id))
-    return hashlib.sha256(json.dumps([asdict(manifest.facts), known]).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([manifest.facts.as_dict(), known]).encode()).hexdigest()[:32]
 
 
 def source_hashes(folder: Path) -> list[str]:

@@ -52,6 +52,7 @@ class Gatherer:
 
     def edges(self, rows: Any, origin: str) -> None:
         """Take rows of graph_edges of one source; InputError when they cannot be used."""
+        rows = self._of_half(rows, origin)
         ends = tuple(_column(rows, name) for name in _ENDS)
         self.observations += self._held["edges"].add(
             lambda out: kernels.pack(ends, _column(rows, "weight"), _column(rows, "graph_id"), self._bounds, out),
@@ -61,6 +62,7 @@ class Gatherer:
 
     def tokens(self, rows: Any, origin: str) -> None:
         """Take rows of graph_token_edges of one source."""
+        rows = self._of_half(rows, origin)
         logit, token = self._kinds(rows), _column(rows, "token_id")
         unit = self._units(_column(rows, "layer"), _column(rows, "neuron"))
         if len(token) and (token.min() < 0):
@@ -70,6 +72,9 @@ class Gatherer:
 
     def nodes(self, rows: Any, origin: str) -> None:
         """Take whole graphs of graph_nodes of one source -> which units each graph contains."""
+        rows = self._of_half(rows, origin)
+        if not rows.num_rows:
+            return
         unit = self._units(_column(rows, "layer"), _column(rows, "neuron")).astype(np.int32)
         graph = graph_keys(origin, _column(rows, "graph_id"))
         order = np.lexsort((_column(rows, "position"), graph, unit))
@@ -82,6 +87,7 @@ class Gatherer:
 
     def graph_rows(self, rows: pa.Table, origin: str, *, file: str, sha256: str) -> None:
         """Take rows of graphs of one source."""
+        rows = self._of_half(rows, origin)
         keys = pa.array(graph_keys(origin, _column(rows, "graph_id")))
         texts = {"origin": origin, "source_file": file, "source_hash": sha256}
         named = {name: pa.array([text] * rows.num_rows, pa.string()) for name, text in texts.items()}
@@ -107,7 +113,9 @@ class Gatherer:
         self.graph_rows(batch["graphs"], origin, file=file, sha256=sha256)
 
     def statistics(self, table: str, rows: Any) -> None:
-        """Take what another tool had summed: rows of tables.STATISTICS."""
+        """Take what another tool had summed: rows of tables.STATISTICS; InputError for half a store of them."""
+        if self._facts.half:
+            raise InputError("it holds sums over graphs, which cannot be halved; give the graphs themselves")
         if table == "neuron_appearances":
             unit = self._units(_column(rows, "layer"), _column(rows, "neuron")).astype(np.int32)
             self._wait(
@@ -130,6 +138,12 @@ class Gatherer:
             self._flush_waiting(table)
         self._held.clear()
         pa.default_memory_pool().release_unused()
+
+    def _of_half(self, rows: Any, origin: str) -> Any:
+        """The rows of the graphs that belong to the store's half; all of them in a store that is none."""
+        if not self._facts.half:
+            return rows
+        return rows.filter(pa.array(half_of(graph_keys(origin, _column(rows, "graph_id"))) == self._facts.half))
 
     @property
     def _bounds(self) -> tuple[int, int]:
@@ -263,6 +277,11 @@ def graph_keys(origin: str, ids: Longs) -> Longs:
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # the finaliser of splitmix64
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(1)).astype(np.int64)
+
+
+def half_of(keys: Longs) -> Longs:
+    """1 or 2 for each graph by the last bit of its name: the same whatever the files, fair to 1 / sqrt(graphs)."""
+    return (keys & 1) + 1
 
 
 def _pack_keys(key: Words, weight: Any, graph: Longs, out: Any) -> tuple[int, int, int, int]:

@@ -89,6 +89,8 @@ def _strange(facts: StoreFacts, one: Given, said_model: bool) -> str | None:
         )
     if one.kind == "store":
         other = open_store(Path(one.path)).facts
+        if other.half != facts.half:
+            return f"it is {_half(other)}, this store {_half(facts)}; they do not mix"
         for name in ("layers", "width", "unit_type", "quantum", "model"):
             if getattr(other, name) != getattr(facts, name):
                 return f"it has {name} {getattr(other, name)}, this store {getattr(facts, name)}; they do not mix"
@@ -98,6 +100,10 @@ def _strange(facts: StoreFacts, one: Given, said_model: bool) -> str | None:
             f"it is of the model {one.model}, the store of {known}; --model {facts.model} says that they are the same"
         )
     return None
+
+
+def _half(facts: StoreFacts) -> str:
+    return f"half {facts.half} of its graphs" if facts.half else "of all its graphs"
 
 
 def refuse_repeated_graphs(store: Store, fresh: Sequence[Given]) -> None:
