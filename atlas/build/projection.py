@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +9,14 @@ import duckdb
 
 from atlas import __version__
 from atlas.build.edge_store import EdgeOptions, compact
-from atlas.build.measurement import explain
+from atlas.build.revision import revise
 from atlas.ingest.edge_store.facts import Store, locked, open_store
 from atlas.ingest.edge_store.planning import refuse_full_disk
 from atlas.ingest.neurons import assemble_clusters, assemble_neurons
 from atlas.ingest.projection import ProjectOptions, members_file, project, refuse_too_wide
 from atlas.progress import Progress, Quiet
-from atlas.store.checks import require_healthy
-from atlas.store.connection import Limits, explain_failure, open_writer
+from atlas.store.connection import Limits
 from atlas.store.ledger import Ingested, now, record, set_metadata
-from atlas.store.schema import apply_schema, store_macros
 from atlas.store.write import transaction
 
 EDGE_DISK = 60  # bytes of an edge of the store while an atlas is made of it: both directions and their sorting
@@ -59,43 +54,30 @@ def project_store(
     old = file.stat().st_size if file.exists() else 0
     file.parent.mkdir(parents=True, exist_ok=True)
     refuse_full_disk(file.parent, 2 * old + rows * EDGE_DISK, "this atlas")
-    try:
-        with locked(store, shared=True), tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as work:
-            part = Path(work) / file.name
-            if file.exists():
-                shutil.copyfile(file, part)
-            limits = Limits(f"{chosen.memory >> 20}MiB", chosen.threads, Path(work) / "spill")
-            made = _write(open_store(store), part, limits, (how, cooccurrence), shown)
-            with part.open("rb") as handle:
-                os.fsync(handle)
-            part.replace(file)
-            return made
-    except duckdb.Error as error:
-        raise explain_failure(error, str(file)) from error
-    except OSError as error:
-        raise explain(error, file) from error
+    limits = Limits(f"{chosen.memory >> 20}MiB", chosen.threads)
+    with locked(store, shared=True):
+        opened = open_store(store)
+        return revise(
+            file,
+            lambda con, fresh: _put(con, opened, (how, cooccurrence), fresh=fresh, progress=shown),
+            d_mlp=opened.facts.width,
+            limits=limits,
+            what="with these edges the atlas",
+        )
 
 
-def _write(store: Store, part: Path, limits: Limits, how: tuple[ProjectOptions, int], progress: Progress) -> Projected:
-    fresh = not part.exists()
-    con = open_writer(part, limits=limits)
-    try:
-        apply_schema(con, d_mlp=store.facts.width)
-        with transaction(con):
-            if fresh:
-                _describe(con, store)
-            _fill(con, store, how, progress)
-        with transaction(con):
-            assemble_neurons(con, layers=store.facts.layers)
-            assemble_clusters(con)  # the weights of modules are sums of these edges
+def _put(
+    con: duckdb.DuckDBPyConnection, store: Store, how: tuple[ProjectOptions, int], *, fresh: bool, progress: Progress
+) -> Projected:
+    with transaction(con):
         if fresh:
-            store_macros(con)
-        con.execute("CHECKPOINT atlas")
-        require_healthy(con, what="with these edges the atlas", then="the atlas is as it was; report it")
-        counts = (_count(con, table) for table in ("edges", "graphs", "neuron_graphs", "cooccurrence"))
-        return Projected(*counts)
-    finally:
-        con.close()
+            _describe(con, store)
+        _fill(con, store, how, progress)
+    with transaction(con):
+        assemble_neurons(con, layers=store.facts.layers)
+        assemble_clusters(con)  # the weights of modules are sums of these edges
+    counts = (_count(con, table) for table in ("edges", "graphs", "neuron_graphs", "cooccurrence"))
+    return Projected(*counts)
 
 
 def _fill(con: duckdb.DuckDBPyConnection, store: Store, how: tuple[ProjectOptions, int], progress: Progress) -> None:
