@@ -340,7 +340,7 @@ STEPS: tuple[Step, ...] = (
         table_assignments,
         ("table:model",),
         wanted=lambda r: r.cluster.assignments is not None,
-        sql=("assignment_lines", "assignments", "clusterings"),
+        sql=("assignment_lines", "assignment_paths", "assignments", "clusterings"),
     ),
     Step(
         "table:labels",

@@ -194,7 +194,7 @@ def table_infomap(context: Context) -> int:
 
 def table_assignments(context: Context) -> int:
     """An assignment file -> partitions, the primary clustering."""
-    from atlas.ingest.clusters import import_assignments
+    from atlas.ingest.clusters import ALONE, import_assignments
     from atlas.ingest.labels import source_of
     from atlas.store.ledger import now, set_metadata
 
@@ -207,7 +207,7 @@ def table_assignments(context: Context) -> int:
     _record_file(context, "table:assignments", file, found, started)
     method = source_of(file)
     facts = {"seeds": None, "cluster_method": method, "primary_clustering": method}
-    set_metadata(context.con, {**facts, "cluster_singletons": sum(found.notes.values())})
+    set_metadata(context.con, {**facts, "cluster_singletons": found.notes.get(ALONE, 0)})
     return found.rows_out
 
 

@@ -1,7 +1,8 @@
--- Members of an assignment file (temporary table assignments_read: place, key, path, flow) -> one row each: its neuron,
--- its module path with dots, and its fault if it has one.
+-- Members of an assignment file (temporary table assignments_read: place, key, path, flow, membership, and what the
+-- file says of the path: depth, said = top.sub.subsub) -> one row each: its neuron, its module path with dots, and its
+-- fault if it has one.
 WITH named AS (
-    SELECT place, key, flow, trim(replace(path, ':', '.'), '. ') AS path,
+    SELECT * EXCLUDE (path), trim(replace(path, ':', '.'), '. ') AS path,
            CASE WHEN regexp_full_match(key, '\s*\d+\s*') THEN try_cast(key AS BIGINT) // $d_mlp
                 ELSE try_cast(regexp_extract(key, '^\s*[Ll]?(\d+)\s*[/_:,]\s*[Nn]?(\d+)(_\d+)?\s*$', 1) AS BIGINT) END AS layer,
            CASE WHEN regexp_full_match(key, '\s*\d+\s*') THEN try_cast(key AS BIGINT) % $d_mlp
@@ -14,7 +15,7 @@ WITH named AS (
        END AS fault
     FROM named
 )
-SELECT place, layer, neuron, path, CASE WHEN isfinite(flow) THEN flow END AS flow,
+SELECT place, layer, neuron, path, depth, said, membership, CASE WHEN isfinite(flow) THEN flow END AS flow,
        CASE WHEN fault IS NULL AND row_number() OVER (PARTITION BY layer, neuron, fault ORDER BY place) > 1
             THEN 'for a neuron that has an earlier one' ELSE fault END AS fault
 FROM read

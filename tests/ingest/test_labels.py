@@ -1,18 +1,16 @@
-"""Label files and cluster assignments -> tables, against what a person reads off the lines."""
+"""Label files -> tables, against what a person reads off the lines."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import random
-from collections import Counter
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from atlas.errors import InputError
-from atlas.ingest.clusters import import_assignments
 from atlas.ingest.labels import check_names, clear_labels, import_labels, line_number
 from atlas.neuron import parse_neuron
 from atlas.store.connection import open_writer
@@ -194,105 +192,3 @@ def test_a_dirty_file_of_other_units_is_refused_line_by_line(con, shared: Path) 
     done = imported(con, file)
     assert (done.rows_in, done.rows_out, done.rows_rejected) == (len(lines), 0, len(lines))
     assert set(done.rejected) <= {"without a neuron id", "not JSON"}
-
-
-# -- assignments ------------------------------------------------------------------------------------------------------
-
-
-def assigned(con: duckdb.DuckDBPyConnection, folder: Path, content: dict, **how: bool):
-    file = folder / "assignments.json"
-    file.write_text(json.dumps({"metadata": {"method": "infomap", "assignments": 3}, "assignments": content}))
-    return import_assignments(con, file, layers=LAYERS, d_mlp=D_MLP, **how)
-
-
-def places(con: duckdb.DuckDBPyConnection) -> dict[str, tuple]:
-    rows = con.execute("SELECT layer, neuron, cluster_path, flow, method FROM partitions").fetchall()
-    return {
-        f"L{layer}/{n}": (path, flow) for layer, n, path, flow, method in rows if method == "import:assignments.json"
-    }
-
-
-def test_assignments_in_every_form(con, tmp_path: Path) -> None:
-    content = {
-        "L0/1": {"path": "158.4", "top": 158, "sub": 4, "subsub": None, "depth": 2, "flow": 0.25},
-        "L0/2": {"path": "158:4", "flow": None},
-        "L1/N3": {"path": [158, 4]},
-        "104": {"top": 7, "sub": None},
-        "2_5": "7",
-    }
-    done = assigned(con, tmp_path, content)
-    assert (done.rows_in, done.rows_out, done.rejected) == (5, 5, {})
-    assert places(con) == {
-        "L0/1": ("158.4", 0.25),
-        "L0/2": ("158.4", None),
-        "L1/3": ("158.4", None),
-        "L2/4": ("7", None),
-        "L2/5": ("7", None),
-    }
-
-
-def test_modules_of_one_neuron_end_the_path_above(con, tmp_path: Path) -> None:
-    dice = random.Random(5)
-    paths = {
-        f"L{layer}/{n}": ".".join(str(dice.randint(1, 4 + 3 * depth)) for depth in range(dice.randint(1, 4)))
-        for layer in range(LAYERS)
-        for n in range(0, D_MLP, 3)
-    } | {"L0/1": "99.1", "L0/2": "98"}
-    sizes = Counter(".".join(p.split(".")[:k]) for p in paths.values() for k in range(1, len(p.split(".")) + 1))
-    wanted = {}
-    for key, path in paths.items():
-        parts = path.split(".")
-        shared = [".".join(parts[:k]) for k in range(1, len(parts) + 1) if sizes[".".join(parts[:k])] > 1]
-        if shared:
-            wanted[key] = shared[-1]
-    done = assigned(con, tmp_path, {key: {"path": path} for key, path in paths.items()})
-    assert {key: path for key, (path, _) in places(con).items()} == wanted
-    assert {"L0/1", "L0/2"}.isdisjoint(wanted)
-    assert done.notes == {"in a module of their own (left out)": len(paths) - len(wanted)}
-
-
-def test_the_rank_of_the_leaf_is_no_module(con, tmp_path: Path) -> None:
-    content = {"L0/1": {"path": "1:1:1"}, "L0/2": {"path": "1:1:2"}, "L0/3": {"path": "1:2"}, "L1/1": {"path": "2:1"}}
-    assigned(con, tmp_path, content)
-    assert {key: path for key, (path, _) in places(con).items()} == {"L0/1": "1.1", "L0/2": "1.1", "L0/3": "1"}
-
-
-def test_assignments_that_cannot_be_used_are_counted(con, tmp_path: Path) -> None:
-    good = {"L0/1": {"path": "1"}, "L0/2": {"path": "1"}}
-    bad = {"L9/1": {"path": "1"}, "L0/99": "1", "mean": {"path": "1"}, "L1/1": {"path": "a.b"}, "0_1": {"path": "1"}}
-    bad |= {"L1/2": {"path": None}, "L1/3": 5, "L1/4": {"path": "1.12345678901"}}
-    done = assigned(con, tmp_path, good | bad)
-    assert done.rejected == {
-        "without a module path": 4,
-        "out of the model's range": 2,
-        "for a neuron that has an earlier one": 1,
-        "with an unreadable neuron id": 1,
-    }
-    assert (done.rows_in, done.rows_out) == (10, 2)
-    with pytest.raises(InputError, match=r"assignments\.json: at 'L9/1' out of the model's range"):
-        assigned(con, tmp_path, good | bad, strict=True)
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"assignments": {"L0/1": {"path": "1"}', '{"assignments": 3}', "{}"])
-def test_files_that_are_no_assignments(con, tmp_path: Path, text: str) -> None:
-    file = tmp_path / "a.json"
-    file.write_text(text)
-    with pytest.raises(InputError, match=r"a\.json"):
-        import_assignments(con, file, layers=LAYERS, d_mlp=D_MLP)
-
-
-def test_a_neuron_whose_first_assignment_is_unusable_keeps_the_next(con, tmp_path: Path) -> None:
-    content = {"L0/1": "nowhere", "0_1": "3", "0/1": "4", "L0/2": "3"}
-    done = assigned(con, tmp_path, content)
-    assert places(con) == {"L0/1": ("3", None), "L0/2": ("3", None)}
-    assert done.rejected == {"for a neuron that has an earlier one": 1, "without a module path": 1}
-
-
-def test_odd_text_and_numbers_of_assignments_are_no_crash(con, tmp_path: Path) -> None:
-    content = {"\ud800": "1", "L0/1": "1", "L0/2": {"path": "1", "flow": 10**400}, "L0/3": "\udfff", "L0/4": ["\ud800"]}
-    done = assigned(con, tmp_path, content)
-    assert places(con) == {"L0/1": ("1", None), "L0/2": ("1", None)}
-    assert done.rejected == {"without a module path": 2, "with an unreadable neuron id": 1}
-    (tmp_path / "latin.json").write_bytes('{"assignments": {"L0/1": "1", "L0/2": "é"}}'.encode("latin-1"))
-    with pytest.raises(InputError, match="not UTF-8 text"):
-        import_assignments(con, tmp_path / "latin.json", layers=LAYERS, d_mlp=D_MLP)
