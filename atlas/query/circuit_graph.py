@@ -1,0 +1,285 @@
+"""An atlas, a source and a target -> the flow between them as arrays: every stored edge that a path could take.
+
+One pass over the edges into the layers between, in batches: all of them count in what enters a node, and those that a
+path could take are held, at 16 bytes an edge. Nodes are numbered [source tokens | all neurons | target tokens].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from atlas.errors import ResourceError
+from atlas.query.circuit_ends import End
+from atlas.query.influence import Ends, Flow
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from atlas.query.atlas import Atlas
+
+# Measured 16 bytes an edge for what is held; the sums over one layer and the batches of rows take some 4 more.
+EDGE_MEMORY, NODE_MEMORY = 20, 150
+_BATCH = 1 << 20
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The flow with its ends, and how nodes are numbered.
+
+    from_embeddings, from_neurons: parts of the target's direct input (mean over the target's nodes); net: sum of F
+    into every node. span: first and last packed id of the targets of the edges that were read.
+    """
+
+    flow: Flow
+    ends: Ends
+    tokens_in: tuple[int, ...]
+    tokens_out: tuple[int, ...]
+    neurons: int
+    inputs: NDArray[np.float64]
+    from_embeddings: float
+    from_neurons: float
+
+    def packed(self, node: int) -> int | None:
+        """Packed id of a node; None for a token."""
+        at = node - len(self.tokens_in)
+        return at if 0 <= at < self.neurons else None
+
+    def token(self, node: int) -> int:
+        """Token id of a node that is a token."""
+        before = len(self.tokens_in)
+        return self.tokens_in[node] if node < before else self.tokens_out[node - before - self.neurons]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is asked, and how nodes are numbered."""
+
+    atlas: Atlas
+    source: End | None
+    target: End
+    min_count: int
+    acyclic: bool
+
+    @property
+    def tokens_in(self) -> tuple[int, ...]:
+        return tuple(self.source.tokens) if self.source else ()
+
+    @property
+    def tokens_out(self) -> tuple[int, ...]:
+        return tuple(self.target.tokens)
+
+    @property
+    def neurons(self) -> slice:
+        """Nodes that are neurons."""
+        before = len(self.tokens_in)
+        return slice(before, before + self.atlas.layers * self.atlas.d_mlp)
+
+    @property
+    def nodes(self) -> int:
+        return self.neurons.stop + len(self.tokens_out)
+
+    def source_nodes(self) -> list[int]:
+        neurons = self.source.neurons if self.source else ()
+        return [*range(self.neurons.start), *(self.neurons.start + i for i in neurons)]
+
+    def target_nodes(self) -> list[int]:
+        return [*(self.neurons.start + i for i in self.target.neurons), *range(self.neurons.stop, self.nodes)]
+
+    def span(self) -> tuple[int, int]:
+        """Packed ids of the first source and the last target that a path could take."""
+        first, last = 0, self.atlas.layers * self.atlas.d_mlp - 1
+        if self.acyclic and self.source is not None and not self.source.tokens:
+            first = min(self.source.neurons)
+        if self.acyclic and not self.target.tokens:
+            last = max(self.target.neurons)
+        return first, last
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Per node: all that enters (|F| and F) and what embeddings bring, the parts above the fewest observations too."""
+
+    inputs: NDArray[np.float64]
+    net: NDArray[np.float64]
+    embedded: NDArray[np.float64]
+    strong: NDArray[np.float64]
+    strong_net: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Edges:
+    src: NDArray[np.int32]
+    tgt: NDArray[np.int32]
+    weight: NDArray[np.float32]
+    signed: NDArray[np.float32]
+
+
+def load(atlas: Atlas, source: End | None, target: End, *, min_count: int) -> Graph:
+    """Read what is between source and target (None = all that feeds it); ResourceError when it would not fit."""
+    plan = _Plan(atlas, source, target, min_count, goes_up(atlas))
+    sums = _token_sums(plan)
+    below, above = _token_links(plan, "embedding"), _token_links(plan, "logit")
+    flow = _joined(plan, sums, (below, _neuron_edges(plan, sums), above))
+    targets = plan.target_nodes()
+    embedded = float((sums.embedded[targets] * flow.scale[targets]).mean())
+    direct = float((sums.inputs[targets] > 0).mean())
+    count = atlas.layers * atlas.d_mlp
+    ends = _ends(plan, flow, sums)
+    return Graph(flow, ends, plan.tokens_in, plan.tokens_out, count, sums.inputs, embedded, direct - embedded)
+
+
+def goes_up(atlas: Atlas) -> bool:
+    """Whether every edge goes to a later layer, as those of a built atlas do."""
+    found = atlas.cursor().execute(
+        "SELECT 1 FROM edges WHERE tgt < (src_layer::BIGINT + 1) * $width LIMIT 1", {"width": atlas.d_mlp}
+    )
+    return not found.fetchall()
+
+
+def _token_sums(plan: _Plan) -> _Sums:
+    import numpy as np
+
+    atlas = plan.atlas
+    sums = _Sums(*(np.zeros(plan.nodes) for _ in range(5)))
+    values = {"of_first": 0, "of_last": atlas.layers - 1, "at_least_count": plan.min_count}
+    table = atlas.ask("circuit_token_inputs", values).arrow()
+    at = plan.neurons.start + table["layer"].to_numpy().astype(np.int64) * atlas.d_mlp + table["neuron"].to_numpy()
+    columns = (sums.embedded, sums.net, sums.strong, sums.strong_net)
+    names = ("abs_sum", "signed_sum", "strong_abs_sum", "strong_signed_sum")
+    for column, name in zip(columns, names, strict=True):
+        column[at] = table[name].to_numpy()
+    sums.inputs[:] = sums.embedded
+    place = {token: plan.neurons.stop + i for i, token in enumerate(plan.tokens_out)}
+    for token, total, _ in atlas.ask("circuit_logit_inputs", {"of_tokens": list(place)}) if place else ():
+        sums.inputs[place[token]] = total
+    return sums
+
+
+def _token_links(plan: _Plan, kind: str) -> _Edges:
+    """Edges at a token end."""
+    import numpy as np
+
+    tokens, first = (plan.tokens_in, 0) if kind == "embedding" else (plan.tokens_out, plan.neurons.stop)
+    if not tokens:
+        return _empty(0)
+    values = {"of_kind": kind, "of_tokens": list(tokens), "at_least_count": plan.min_count}
+    table = plan.atlas.ask("circuit_token_edges", values | {"of_width": plan.atlas.d_mlp}).arrow()
+    order = np.argsort(np.array(tokens))
+    at = (order[np.searchsorted(np.array(tokens)[order], table["token_id"].to_numpy())] + first).astype(np.int32)
+    ids = (table["id"].to_numpy() + plan.neurons.start).astype(np.int32)
+    src, tgt = (at, ids) if kind == "embedding" else (ids, at)
+    weights = (table[c].to_numpy().astype(np.float32) for c in ("weight_abs_sum", "weight_sum"))
+    return _Edges(src, tgt, *weights)
+
+
+def _neuron_edges(plan: _Plan, sums: _Sums) -> _Edges:
+    """Edges that a path could take, none into the source; what enters each target is added to `sums`."""
+    import numpy as np
+
+    held, filled, before, first = _empty(_preflight(plan)), 0, plan.neurons.start, plan.span()[0]
+    barred = np.zeros(plan.nodes, dtype=bool)
+    barred[plan.source_nodes()] = True
+    for batch in _batches(plan):
+        src, tgt, weight, signed, count = (batch.column(i).to_numpy(zero_copy_only=False) for i in range(5))
+        node = tgt.astype(np.int64) + before
+        sums.inputs[:] += np.bincount(node, weights=weight, minlength=plan.nodes)
+        sums.net[:] += np.bincount(node, weights=signed, minlength=plan.nodes)
+        kept = np.flatnonzero((src >= first) & (count >= plan.min_count) & ~barred[node])
+        into = slice(filled, filled + len(kept))
+        held.src[into], held.tgt[into] = src[kept] + before, node[kept]
+        held.weight[into], held.signed[into] = weight[kept], signed[kept]
+        filled += len(kept)
+    return _sorted(_Edges(held.src[:filled], held.tgt[:filled], held.weight[:filled], held.signed[:filled]))
+
+
+def _batches(plan: _Plan) -> Iterator[Any]:
+    first, last = plan.span()
+    values = {"of_first": first, "of_last": last}
+    answer = plan.atlas.ask("circuit_edges", values)
+    yield from plan.atlas.cursor().sql(answer.statement, params=values).to_arrow_reader(_BATCH)
+
+
+def _preflight(plan: _Plan) -> int:
+    """Edges to hold; ResourceError, with both numbers, when they would not fit into the memory limit."""
+    statement = """
+        SELECT count(*), current_setting('memory_limit') FROM edges
+        WHERE src >= $first AND tgt BETWEEN $first AND $last AND count >= $count"""
+    first, last = plan.span()
+    values = {"first": first, "last": last, "count": plan.min_count}
+    edges, limit = plan.atlas.cursor().execute(statement, values).fetchall()[0]
+    needed = edges * EDGE_MEMORY + plan.nodes * NODE_MEMORY
+    size, _, unit = str(limit).partition(" ")
+    if needed > float(size) * _UNITS[unit]:
+        raise ResourceError(
+            f"a circuit over {edges:,} edges needs about {needed / 2**30:.2f} GiB of memory, the limit is {limit}; "
+            "raise the limit, give a larger min_count, or ends that are fewer layers apart"
+        )
+    return int(edges)
+
+
+def _empty(edges: int) -> _Edges:
+    import numpy as np
+
+    return _Edges(
+        np.empty(edges, np.int32), np.empty(edges, np.int32), np.empty(edges, np.float32), np.empty(edges, np.float32)
+    )
+
+
+def _sorted(edges: _Edges) -> _Edges:
+    """By source, which files of other tools need not be."""
+    import numpy as np
+
+    if not len(edges.src) or bool((edges.src[1:] >= edges.src[:-1]).all()):
+        return edges
+    order = np.lexsort((edges.tgt, edges.src))
+    return _Edges(edges.src[order], edges.tgt[order], edges.weight[order], edges.signed[order])
+
+
+def _joined(plan: _Plan, sums: _Sums, parts: tuple[_Edges, _Edges, _Edges]) -> Flow:
+    import numpy as np
+
+    below, middle, above = parts
+    layers = np.arange(plan.atlas.layers + 1, dtype=np.int64) * plan.atlas.d_mlp + plan.neurons.start
+    offsets = len(below.src) + np.searchsorted(middle.src, layers.astype(np.int32))
+    scale = np.divide(1.0, sums.inputs, out=np.zeros_like(sums.inputs), where=sums.inputs > 0)
+    turn = np.ones_like(scale)
+    if plan.atlas.metadata.get("edge_method", "").startswith("relp"):
+        turn[plan.neurons] = np.sign(sums.net[plan.neurons])
+    return Flow(
+        src=_concatenate(below.src, middle.src, above.src),
+        tgt=_concatenate(below.tgt, middle.tgt, above.tgt),
+        weight=_concatenate(below.weight, middle.weight, above.weight),
+        signed=_concatenate(below.signed, middle.signed, above.signed),
+        scale=scale,
+        turn=turn,
+        blocks=(0, *(int(n) for n in offsets), int(offsets[-1]) + len(above.src)),
+        acyclic=plan.acyclic,
+    )
+
+
+def _concatenate(*parts: Any) -> Any:
+    """Without a copy where only one part holds edges: they may be most of the memory."""
+    import numpy as np
+
+    filled = [part for part in parts if len(part)]
+    return filled[0] if len(filled) == 1 else np.concatenate(parts)
+
+
+def _ends(plan: _Plan, flow: Flow, sums: _Sums) -> Ends:
+    """Without a source: what embeddings bring to each node, and all of a node that nothing stored enters."""
+    import numpy as np
+
+    ends, targets = np.zeros(flow.nodes), plan.target_nodes()
+    ends[targets] = 1 / len(targets)
+    if plan.source is None:
+        origin = (sums.inputs == 0).astype(float)
+        origin[targets] = 0
+        start = sums.strong * flow.scale + origin
+        return Ends(start, sums.strong_net * flow.turn * flow.scale + origin, ends)
+    start = np.zeros(flow.nodes)
+    start[plan.source_nodes()] = 1.0
+    return Ends(start, start, ends)
