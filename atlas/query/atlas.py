@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from atlas.query.clusters import ClusterCard
     from atlas.query.neurons import Card
     from atlas.query.search import Where
+    from atlas.query.subgraph import Subgraph
     from atlas.store.checks import CheckResult
 
 Polarity = Literal["+", "-"] | int
 
 _BUILT_WITHOUT = {
     "edges": "attribution graphs",
+    "token_edges": "attribution graphs",
     "clusters": "clustering",
     "vocab": "a vocabulary",
     "contexts": "activations",
@@ -179,6 +181,24 @@ class Atlas:
         from atlas.query.circuits import ego
 
         return ego(self, selection, hops=hops, top=top, direction=direction, limit=limit)
+
+    def circuit(
+        self,
+        source: Selection | None = None,
+        target: Selection | None = None,
+        *,
+        budget: float = 0.8,
+        max_nodes: int = 200,
+        min_count: int = 1,
+        tokens: bool = True,
+    ) -> Subgraph:
+        """The neurons by which a source (None = all there is) acts on a target, up to a share of the influence.
+
+        source: neurons or "embedding: doctor"; target: neurons or "logit: she"; tokens also shows what feeds the ends.
+        """
+        from atlas.query.circuit import Cut, circuit
+
+        return circuit(self, source, target, cut=Cut(budget, max_nodes, min_count), tokens=tokens)
 
     def clusters(
         self, *, level: int | None = None, below: str | None = None, min_size: int = 1, limit: int | None = 50

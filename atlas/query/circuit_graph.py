@@ -80,7 +80,7 @@ class _Plan:
 
     @property
     def nodes(self) -> int:
-        return self.neurons.stop + len(self.tokens_out)
+        return int(self.neurons.stop) + len(self.tokens_out)
 
     def source_nodes(self) -> list[int]:
         neurons = self.source.neurons if self.source else ()
