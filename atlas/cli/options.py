@@ -67,12 +67,12 @@ def find_atlas(given: Path | None) -> Path:
     raise InputError(f"several atlases under ./data ({', '.join(map(str, found))}); choose one with --atlas FILE")
 
 
-def view_options(command: Callable[..., None]) -> Callable[..., None]:
+def view_options(command: Callable[..., None], formats: tuple[str, ...] = FORMATS) -> Callable[..., None]:
     """Add --atlas, --format, --output and --limit; the command gets them as its first argument, a View."""
 
     @click.option("--atlas", "file", type=click.Path(path_type=Path), metavar="FILE", help="Atlas file.")
     @click.option(
-        "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Output format."
+        "--format", "form", type=click.Choice(formats), default="table", show_default=True, help="Output format."
     )
     @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write there, not to stdout.")
     @click.option("--limit", type=click.IntRange(min=0), metavar="ROWS", help="Rows to show; 0 for all.")

@@ -36,10 +36,15 @@ def new_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
 
 def replace_text(path: Path, text: str) -> None:
     """Write a file as UTF-8 under a temporary name and rename it over `path`."""
+    replace_bytes(path, text.encode("utf-8"))
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name and rename it over `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        draft.write_text(text, encoding="utf-8", newline="\n")
+        draft.write_bytes(content)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

@@ -72,7 +72,7 @@ def graph_document(rows: GraphRows, names: Names, plan: GraphPlan) -> dict[str, 
     and for an edge between nodes that the graph does not list.
     """
     _check_finite(rows)
-    neurons = {_neuron_id(n["layer"], n["neuron"], n["position"]): n for n in rows.nodes.to_pylist()}
+    neurons = {neuron_id(n["layer"], n["neuron"], n["position"]): n for n in rows.nodes.to_pylist()}
     links = _links(rows, names.layers)
     ends = _token_nodes(rows.row, names)
     _check_ends(rows.row["graph_id"], links, neurons.keys() | {node["node_id"] for node in ends})
@@ -122,15 +122,15 @@ def _links(rows: GraphRows, layers: int) -> list[Link]:
     out: list[Link] = []
     for (neuron, weight), (kind, token, position) in zip(ends, others, strict=True):
         if kind == "embedding":
-            into.append((_embedding_id(token, position), neuron, weight))
+            into.append((embedding_id(token, position), neuron, weight))
         else:
-            out.append((neuron, _logit_id(layers, token, position), weight))
+            out.append((neuron, logit_id(layers, token, position), weight))
     sources, targets = (_ids(rows.edges, f"{end}_layer", f"{end}_neuron", f"{end}_position") for end in ("src", "tgt"))
     return into + list(zip(sources, targets, rows.edges["weight"].to_pylist(), strict=True)) + out
 
 
 def _ids(table: pa.Table, *names: str) -> list[str]:
-    return [_neuron_id(*place) for place in zip(*(table[name].to_pylist() for name in names), strict=True)]
+    return [neuron_id(*place) for place in zip(*(table[name].to_pylist() for name in names), strict=True)]
 
 
 def _check_ends(graph_id: int, links: Sequence[Link], known: set[str]) -> None:
@@ -163,8 +163,13 @@ def _influence(neurons: dict[str, Any], links: Sequence[Link]) -> dict[str, floa
     for source, _, weight in links:
         if source.startswith("E_"):
             relevance[source] = relevance.get(source, 0.0) + weight
-    order = sorted(relevance, key=lambda i: (-abs(relevance[i]), i))
-    sums = np.cumsum([abs(relevance[i]) for i in order])
+    return cumulative_shares(relevance)
+
+
+def cumulative_shares(values: dict[str, float]) -> dict[str, float]:
+    """Each key with the share of all |value| that it and the stronger ones hold, strongest first; empty for none."""
+    order = sorted(values, key=lambda i: (-abs(values[i]), i))
+    sums = np.cumsum([abs(values[i]) for i in order])
     if not len(sums) or not sums[-1]:
         return {}
     return dict(zip(order, (sums / sums[-1]).tolist(), strict=True))
@@ -173,31 +178,40 @@ def _influence(neurons: dict[str, Any], links: Sequence[Link]) -> dict[str, floa
 # -- its parts ----------------------------------------------------------------------------------------------------
 
 
-def _neuron_id(layer: int, neuron: int, position: int) -> str:
+def neuron_id(layer: int, neuron: int, position: int) -> str:
+    """node_id of a neuron at a position."""
     return f"{layer}_{neuron}_{position}"
 
 
-def _embedding_id(token_id: int, position: int) -> str:
+def embedding_id(token_id: int, position: int) -> str:
+    """node_id of a token of the prompt."""
     return f"E_{token_id}_{position}"
 
 
-def _logit_id(layers: int, token_id: int, position: int) -> str:
+def logit_id(layers: int, token_id: int, position: int) -> str:
+    """node_id of a logit of a model of so many layers."""
     return f"{layers + 1}_{token_id}_{position}"  # circuit-tracer's: 27 for a model of layers 0 .. 25
 
 
-def _node(node_id: str, *, layer: str, position: int, kind: str, **more: Any) -> dict[str, Any]:
+def cantor_pair(layer: int, neuron: int) -> int:
+    """`feature` of a neuron, as schema_version 1 says."""
+    return (layer + neuron) * (layer + neuron + 1) // 2 + neuron
+
+
+def graph_node(node_id: str, *, layer: str, position: int, kind: str, **more: Any) -> dict[str, Any]:
+    """Return a node with every field that the frontends read."""
     usual = {"token_prob": 0.0, "is_target_logit": False, "run_idx": 0, "reverse_ctx_idx": 0, "activation": None}
     return {"node_id": node_id, "layer": layer, "ctx_idx": position, "feature_type": kind, **usual, **more}
 
 
 def _neuron_node(row: dict[str, Any], names: Names, kind: str) -> dict[str, Any]:
     layer, neuron, position = row["layer"], row["neuron"], row["position"]
-    return _node(
-        _neuron_id(layer, neuron, position),
+    return graph_node(
+        neuron_id(layer, neuron, position),
         layer=str(layer),
         position=position,
         kind=kind,
-        feature=(layer + neuron) * (layer + neuron + 1) // 2 + neuron,  # Cantor pair: schema_version 1 says so
+        feature=cantor_pair(layer, neuron),
         jsNodeId=f"{layer}_{neuron}-0",
         clerp=names.labels.get((layer, neuron), ""),
         activation=row["activation"],
@@ -208,8 +222,8 @@ def _token_nodes(row: dict[str, Any], names: Names) -> list[dict[str, Any]]:
     """Every token of the prompt, then the target logits, the first of them the target."""
     at = row["target_position"]
     embeddings = [
-        _node(
-            _embedding_id(token, position),
+        graph_node(
+            embedding_id(token, position),
             layer="E",
             position=position,
             kind="embedding",
@@ -220,8 +234,8 @@ def _token_nodes(row: dict[str, Any], names: Names) -> list[dict[str, Any]]:
         for position, token in enumerate(row["token_ids"])
     ]
     logits = [
-        _node(
-            _logit_id(names.layers, token, at),
+        graph_node(
+            logit_id(names.layers, token, at),
             layer=str(names.layers + 1),
             position=at,
             kind="logit",

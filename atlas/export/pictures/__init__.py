@@ -1,0 +1,1 @@
+"""Subgraphs -> pages, pictures and graph files."""

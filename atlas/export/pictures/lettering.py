@@ -1,0 +1,145 @@
+"""Any text -> text that can be drawn: nothing invisible, cut to a width.
+
+No font is known here, so widths are those of DejaVu Sans, the widest of the usual sans-serif fonts: text that fits by
+them fits in Helvetica, Arial and Liberation Sans as well.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from typing import Any
+
+from atlas.query.subgraph import Node
+
+_NARROW, _WIDE = set("ijl.,:;'|!I()[]{}/\\`"), set("mwMW@%—…")
+# Control characters, lone surrogates, marks that turn or hide text (bidi controls, zero widths), non-characters.
+_INVISIBLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufffe\uffff\ud800-\udfff]"
+)
+
+
+def visible(text: str) -> str:
+    r"""Text on one line in which nothing is invisible; XML allows every character that is left.
+
+    >>> visible("a\nb\x00")
+    'a\\nb\\x00'
+    """
+    return _INVISIBLE.sub(lambda match: _spelled(match[0]), text)
+
+
+def quoted_token(text: str) -> str:
+    """A token in quotes, its spaces as ␣.
+
+    >>> quoted_token(" doctor")
+    '“␣doctor”'
+    """
+    return f"“{visible(text).replace(' ', '␣')}”"
+
+
+def caption(node: Node) -> str:
+    """What a node is called: its label, its token in quotes, else its key."""
+    if node.token is not None:
+        return quoted_token(node.token)
+    return visible(node.label).strip() if node.label and node.label.strip() else name(node)
+
+
+def name(node: Node) -> str:
+    """What a node is: "L3/N17", "token 1234" or "logit 1234"."""
+    if node.kind == "neuron":
+        return f"L{node.layer}/N{node.neuron}"
+    return f"{'token' if node.kind == 'embedding' else 'logit'} {node.token_id}"
+
+
+def width_of(text: str, size: float) -> float:
+    """Most that a line of text takes, in the unit of `size`."""
+    return sum(map(_advance, text)) * size
+
+
+def wrapped(text: str, width: float, *, size: float, lines: int) -> tuple[str, ...]:
+    """Lines no wider than `width`, the last one ending in an ellipsis where the text goes on; at least one."""
+    found: list[str] = []
+    rest = text
+    while rest and len(found) < lines:
+        if width_of(rest, size) <= width:
+            return (*found, rest)
+        at = _break(rest, width, size) if len(found) < lines - 1 else 0
+        found.append(rest[:at].rstrip() if at else _cut(rest, width, size))
+        rest = rest[at:].lstrip() if at else ""
+    return tuple(found) or ("",)
+
+
+def number(value: Any) -> str:
+    """A number for reading: three figures, thousands apart; "" for none."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "" if value is None else str(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return visible(str(value))
+    if isinstance(value, int) or (abs(value) >= 1000 and float(value).is_integer()):
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def percent(value: float) -> str:
+    """A share in percent, of two figures below 10.
+
+    >>> percent(0.0341), percent(0.8123), percent(1e-9)
+    ('3.4%', '81%', '<0.1%')
+    """
+    if 0 < abs(value) < 0.001:
+        return "<0.1%"
+    return f"{value:.0%}" if abs(value) >= 0.0995 or value == 0 else f"{value * 100:.2g}%"
+
+
+def in_words(facts: dict[str, Any]) -> list[str]:
+    """Facts as phrases, shares in percent: {"share_kept": 0.8} -> ["share kept 80%"]."""
+    return [f"{visible(str(key)).replace('_', ' ')} {_fact(key, value)}" for key, value in facts.items()]
+
+
+def _fact(key: str, value: Any) -> str:
+    part = isinstance(value, float) and abs(value) <= 1 and re.search("share|kept|explained|fraction|part", key)
+    if isinstance(value, dict):
+        return ", ".join(in_words(value))
+    if isinstance(value, list | tuple):
+        return ", ".join(map(number, value)) or "none"
+    return percent(value) if part else number(value) or "unknown"
+
+
+def _spelled(character: str) -> str:
+    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character) or (
+        f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
+    )
+
+
+def _advance(character: str) -> float:
+    if character in _NARROW:
+        return 0.38
+    if character in _WIDE or character.isupper():
+        return 1.0 if character in _WIDE else 0.7
+    if unicodedata.combining(character):
+        return 0.0
+    if character == " ":
+        return 0.32
+    return 1.05 if unicodedata.east_asian_width(character) in "WF" or ord(character) > 0xFFFF else 0.62
+
+
+def _break(text: str, width: float, size: float) -> int:
+    """Where to break the first line: after the last word that fits; 0 where no word does."""
+    used, at = 0.0, 0
+    for i, character in enumerate(text):
+        used += _advance(character) * size
+        if used > width:
+            return at
+        if character in " -/":
+            at = i + 1
+    return len(text)
+
+
+def _cut(text: str, width: float, size: float) -> str:
+    left = width - _advance("…") * size
+    for i, character in enumerate(text):
+        left -= _advance(character) * size
+        if left < 0:
+            return text[:i].rstrip() + "…"
+    return text
