@@ -21,6 +21,7 @@ from atlas.store.sqlfiles import sql_files, sql_text
 if TYPE_CHECKING:
     from atlas.query.circuits import Edges, Ego
     from atlas.query.clusters import ClusterCard
+    from atlas.query.compare import Diff, DiffOptions, What
     from atlas.query.neurons import Card
     from atlas.query.search import Where
     from atlas.query.subgraph import Subgraph
@@ -221,6 +222,24 @@ class Atlas:
         from atlas.query.pruning import prune
 
         return prune(self, threshold=threshold, layer=layer, everything=everything, limit=limit)
+
+    def diff(
+        self,
+        b: Atlas | str | Path,
+        *,
+        what: What = "summary",
+        noise: tuple[str | Path, str | Path] | None = None,
+        everything: bool = False,
+        limit: int | None = 50,
+        options: DiffOptions | None = None,
+    ) -> Diff:
+        """What another atlas has that this one has not: "summary", "edges", "labels", "clusters" or "tokens".
+
+        Of edges only those that differ by more than two halves of the same graphs (noise) do; everything lists all.
+        """
+        from atlas.query.compare import diff
+
+        return diff(self, b, what=what, noise=noise, everything=everything, limit=limit, options=options)
 
     def sql(self, text: str, parameters: dict[str, object] | None = None) -> Answer:
         """Any SELECT over the tables and macros; InputError for a statement that does not only read."""

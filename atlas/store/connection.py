@@ -45,6 +45,15 @@ def open_reader(path: str | Path, *, limits: Limits | None = None, macros: bool 
     return con
 
 
+def open_pair(first: str | Path, second: str | Path, *, limits: Limits | None = None) -> duckdb.DuckDBPyConnection:
+    """Open two atlases read-only as `a` and `b`, without macros; one file may be both."""
+    files = existing(first), existing(second)
+    con = _memory(limits)
+    for name, file in zip(("a", "b"), files, strict=True):
+        _attach(con, file, "READ_ONLY", name=name)
+    return con
+
+
 def open_writer(path: str | Path, *, limits: Limits | None = None) -> duckdb.DuckDBPyConnection:
     """Open (or create) a file for writing; `USE atlas` is in effect. One writer at a time, and no readers."""
     con = _memory(limits)
@@ -92,10 +101,10 @@ def _memory(limits: Limits | None) -> duckdb.DuckDBPyConnection:
     return con
 
 
-def _attach(con: duckdb.DuckDBPyConnection, file: Path, mode: str) -> None:
+def _attach(con: duckdb.DuckDBPyConnection, file: Path, mode: str, *, name: str = "atlas") -> None:
     quoted = str(file).replace("'", "''")
     try:
-        con.execute(f"ATTACH '{quoted}' AS atlas ({mode})")
+        con.execute(f"ATTACH '{quoted}' AS {name} ({mode})")
     except duckdb.Error as error:
         con.close()
         raise explain_failure(error, str(file)) from error
