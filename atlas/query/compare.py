@@ -13,7 +13,7 @@ from typing import Any, Literal
 from atlas.errors import InputError
 from atlas.query.answer import Answer, macro_call
 from atlas.query.atlas import Atlas
-from atlas.query.edge_changes import ANSWER, HEADLINE, EdgeChanges, Survey
+from atlas.query.edge_changes import ANSWER, CHANGES, HEADLINE, EdgeChanges, Survey
 from atlas.query.pair import Pair, require_same_size
 from atlas.store.connection import Limits
 
@@ -23,7 +23,13 @@ _NEEDS = {"labels": "neurons WHERE label IS NOT NULL", "clusters": "neurons WHER
           "tokens": "token_stats"}  # fmt: skip
 _TO_GET = {"labels": "label it", "clusters": "cluster it", "tokens": "build it with activations"}
 _TOKENS = "FROM shown_tokens ORDER BY cosine, layer, neuron LIMIT $max_rows"
-_SUMMARY = "SELECT part, measure, value, noise, note FROM summary ORDER BY place"
+_SUMMARY = "SELECT part, measure, value, value_text, noise, noise_text, note FROM summary ORDER BY place"
+_NOTES = {
+    "compared": "in either atlas", "gained": "only in b", "lost": "only in a", "flipped": "other sign of the mean",
+    "changed": "same sign", "gained or lost by the cut": "possibly", "share in one only": "of the edges compared",
+    "weight correlation": "Pearson, mean weights in both", "median |z|": "0.67 for equal, independent samples",
+    "median |delta|": "of mean weights in both",
+}  # fmt: skip
 Fact = tuple[str, str, float | None, float | None, str | None]  # part, measure, value, between halves, note
 
 
@@ -89,7 +95,7 @@ def _limits(atlas: Atlas) -> Limits:
     return Limits(memory=str(row[0]), threads=int(row[1]))
 
 
-# -- edges ------------------------------------------------------------------------------------------------------------
+# -- edges -----------------------------------------------------------------------------------------------------------
 
 
 def _edges(pair: Pair, halves: Pair | None, *, everything: bool, limit: int | None, options: DiffOptions) -> Diff:
@@ -142,8 +148,8 @@ def _on_scores(survey: Survey, *, judged: bool) -> Iterator[str]:
         yield "graphs were not counted on both sides: rates are of observations, which depend on one another"
     if survey.below_cut:
         yield (
-            f"{survey.below_cut:,} gained or lost edges may only have fallen below the other side's cut (min_edge_count "
-            f"{exposure.cut_a} and {exposure.cut_b}), which rate_z allows for"
+            f"{survey.below_cut:,} gained or lost edges may only have fallen below the other side's cut "
+            f"(min_edge_count {exposure.cut_a} and {exposure.cut_b}), which rate_z allows for"
         )
     if without := sum(n for (change, *_, null), n in survey.kinds.items() if null and change in ("changed", "flipped")):
         how = "judged by |delta| against the halves" if judged else "not judged without halves"
@@ -156,7 +162,8 @@ def _about(pair: Pair) -> Iterator[str]:
         yield f"identical: {a.name} and {b.name} are one file"
         return
     names = [(one.metadata.get("model", "unknown"), one.metadata.get("revision")) for one in (a, b)]
-    if names[0] != names[1]:
+    revisions = [revision for _, revision in names]
+    if names[0] != names[1] and (None in revisions or revisions[0] != revisions[1]):
         said = [f"{model} (revision {revision})" if revision else model for model, revision in names]
         yield f"two models are compared, neuron by neuron: a is {said[0]}, b is {said[1]}"
 
@@ -201,7 +208,7 @@ def _on_halves(pair: Pair, halves: Pair) -> Iterator[str]:
         )
 
 
-# -- labels, modules, tokens --------------------------------------------------------------------------------------------
+# -- labels, modules, tokens -----------------------------------------------------------------------------------------
 
 
 def _labels(pair: Pair, everything: bool, limit: int | None, options: DiffOptions) -> Diff:
@@ -212,19 +219,8 @@ def _labels(pair: Pair, everything: bool, limit: int | None, options: DiffOption
 
 
 def _modules(pair: Pair, everything: bool, limit: int | None, options: DiffOptions) -> Diff:
-    headline = (
-        "change",
-        "module_a",
-        "label_a",
-        "size_a",
-        "module_b",
-        "label_b",
-        "size_b",
-        "shared",
-        "jaccard",
-        "moved",
-    )
-    values = {"of_level": options.level, "everything": everything, "max_rows": limit}
+    headline = ("change", "module_a", "label_a", "size_a", "module_b", "label_b", "size_b", "jaccard", "moved")
+    values: dict[str, object] = {"of_level": options.level, "everything": everything, "max_rows": limit}
     answer = _macro(pair, "diff_modules", values, headline)
     facts = _module_facts(pair, options.level)
     answer.facts = {row[1]: row[2] for row in facts}
@@ -255,8 +251,8 @@ def _fill_tokens(pair: Pair, *, everything: bool) -> None:
     )
     if other:
         raise InputError(
-            f"token {other[0][0]} is {other[0][1]!r} in {pair.a.name}, {other[0][2]!r} in {pair.b.name}: two vocabularies, "
-            "whose tokens cannot be compared by id; compare edges, labels or clusters"
+            f"token {other[0][0]} is {other[0][1]!r} in {pair.a.name}, {other[0][2]!r} in {pair.b.name}: two "
+            "vocabularies, whose tokens cannot be compared by id; compare edges, labels or clusters"
         )
     con = pair.cursor()
     con.execute("CREATE OR REPLACE TABLE shown_tokens AS FROM diff_tokens() LIMIT 0")
@@ -279,7 +275,7 @@ def _lacking(pair: Pair, what: str) -> list[str]:
     return [one.name for side, one in sides if not pair.fetch(f"SELECT 1 FROM {side}.{table} LIMIT 1")]
 
 
-# -- the numbers of each part -------------------------------------------------------------------------------------------
+# -- the numbers of each part ----------------------------------------------------------------------------------------
 
 
 def _summary(pair: Pair, halves: Pair | None, options: DiffOptions) -> Diff:
@@ -302,7 +298,9 @@ def _summary(pair: Pair, halves: Pair | None, options: DiffOptions) -> Diff:
             _fill_tokens(pair, everything=True)
             facts += _token_facts(pair)
     _write_summary(pair, facts)
-    answer = Diff(pair, _SUMMARY, {}, warnings=tuple(warnings), headline=("part", "measure", "value", "noise", "note"))
+    answer = Diff(
+        pair, _SUMMARY, {}, warnings=tuple(warnings), headline=("part", "measure", "value_text", "noise_text", "note")
+    )
     answer.facts = {f"{part}: {measure}": value for part, measure, value, *_ in facts}
     return answer
 
@@ -310,36 +308,34 @@ def _summary(pair: Pair, halves: Pair | None, options: DiffOptions) -> Diff:
 def _write_summary(pair: Pair, facts: list[Fact]) -> None:
     con = pair.cursor()
     con.execute(
-        "CREATE OR REPLACE TABLE summary(place INTEGER, part VARCHAR, measure VARCHAR, value DOUBLE, noise DOUBLE, "
-        "note VARCHAR)"
+        "CREATE OR REPLACE TABLE summary(place INTEGER, part VARCHAR, measure VARCHAR, value DOUBLE, "
+        "value_text VARCHAR, noise DOUBLE, noise_text VARCHAR, note VARCHAR)"
     )
-    for place, fact in enumerate(facts):  # some thirty rows
-        con.execute("INSERT INTO summary VALUES ($1, $2, $3, $4, $5, $6)", [place, *fact])
+    for place, (part, measure, value, noise, note) in enumerate(facts):  # some thirty rows
+        row = [place, part, measure, value, _short(value), noise, _short(noise), note]
+        con.execute("INSERT INTO summary VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", row)
 
 
 def _edge_facts(changes: EdgeChanges) -> list[Fact]:
     """Numbers of edges; beside them what they are between the halves, as numbers of those."""
+    own, theirs = _numbers(changes.survey), _numbers(changes.noise) if changes.noise else {}
+    rows: list[Fact] = [("edges", name, value, theirs.get(name), _NOTES.get(name)) for name, value in own.items()]
+    beyond = ("gained", "lost", "flipped", "changed")
+    return rows + [("edges", f"{change} beyond noise", changes.beyond[change], None, None) for change in beyond]
+
+
+def _numbers(survey: Survey) -> dict[str, float | None]:
     from atlas.query.noise import median_delta, median_score
 
-    survey, noise = changes.survey, changes.noise
-    rows: list[Fact] = [("edges", "compared", survey.compared, noise and noise.compared, "in either atlas")]
-    notes = {"gained": "only in b", "lost": "only in a", "flipped": "other sign of the mean", "changed": "same sign"}
-    for change in ("gained", "lost", "flipped", "changed", "same"):
-        rows.append(("edges", change, survey.count(change), noise and noise.count(change), notes.get(change)))
-    rows.append(("edges", "gained or lost by the cut", survey.below_cut, noise and noise.below_cut, "possibly"))
-    for change in ("gained", "lost", "flipped", "changed"):
-        rows.append(("edges", f"{change} beyond noise", changes.beyond[change], None, None))
-    one = survey.count("gained", "lost") / max(survey.compared, 1)
-    theirs = noise and noise.count("gained", "lost") / max(noise.compared, 1)
-    scores = [median_score(x.levels.scores["weight"]) if x else None for x in (survey, noise)]
-    deltas = [median_delta(x.levels.deltas) if x else None for x in (survey, noise)]
-    return [
-        *rows,
-        ("edges", "share in one only", one, theirs, "of the edges compared"),
-        ("edges", "weight correlation", survey.correlation, noise and noise.correlation, "Pearson, mean weights"),
-        ("edges", "median |z|", scores[0], scores[1], "0.67 for equal, independent samples"),
-        ("edges", "median |delta|", deltas[0], deltas[1], "of mean weights"),
-    ]
+    return {
+        "compared": survey.compared,
+        **{change: survey.count(change) for change in CHANGES},
+        "gained or lost by the cut": survey.below_cut,
+        "share in one only": survey.count("gained", "lost") / max(survey.compared, 1),
+        "weight correlation": survey.correlation,
+        "median |z|": median_score(survey.levels.scores["weight"]),
+        "median |delta|": median_delta(survey.levels.deltas),
+    }
 
 
 def _label_facts(pair: Pair) -> list[Fact]:
@@ -360,10 +356,10 @@ def _module_facts(pair: Pair, level: int | None) -> list[Fact]:
 
     rows: list[tuple[Any, ...]] = pair.fetch("FROM diff_module_overlaps(of_level := $level)", level=level)
     both = [row for row in rows if row[0] is not None and row[1] is not None]
-    found = agreement(both)  # type: ignore[arg-type]
+    found = agreement(both)
     moved = pair.fetch(
-        "SELECT coalesce(sum(moved), 0)::BIGINT, avg(jaccard) FROM diff_modules(of_level := $level, everything := true) "
-        "WHERE change <> 'new'",
+        "SELECT coalesce(sum(moved), 0)::BIGINT, avg(jaccard) "
+        "FROM diff_modules(of_level := $level, everything := true) WHERE change <> 'new'",
         level=level,
     )[0]
     modules = [len({row[side] for row in rows if row[side] is not None}) for side in (0, 1)]
@@ -395,4 +391,4 @@ def _token_facts(pair: Pair) -> list[Fact]:
 
 
 def _short(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
