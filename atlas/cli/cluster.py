@@ -14,6 +14,9 @@ COMMANDS = {
     "list": ("atlas.cli.clusters:list_", "Modules, largest first."),
     "show": ("atlas.cli.clusters:show", "One module: its weights, parts, strongest members and neighbours."),
     "members": ("atlas.cli.clusters:members", "The neurons of a module and of its parts."),
+    "compare": ("atlas.cli.partitions:compare", "Two clusterings: agreement, sizes, likeness of labels."),
+    "import": ("atlas.cli.partitions:import_", "Add the modules of an assignment file."),
+    "export": ("atlas.cli.partitions:export", "Write a clustering in the formats of other tools."),
 }
 _PATH = re.compile(r"\d+(\.\d+)*")
 

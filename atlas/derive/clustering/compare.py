@@ -127,21 +127,28 @@ def clustering_names(atlas: Atlas) -> list[str]:
     return [name for (name,) in found]
 
 
+def stored_name(atlas: Atlas, name: str | None = None) -> str:
+    """The name of a stored clustering; None and "primary" mean the one that neurons show."""
+    primary = name in (None, "primary")
+    meant = atlas.metadata.get("primary_clustering", "infomap") if name is None or primary else name
+    if meant not in clustering_names(atlas):
+        raise (StoreError if primary else InputError)(_unknown(atlas, meant))
+    return meant
+
+
 def read_partition(atlas: Atlas, name: str, *, level: int | None = None) -> Partition:
     """The modules of a stored clustering or, where none has that name, of an assignment file."""
     from pyarrow.compute import dictionary_encode
 
-    stored = clustering_names(atlas)
     bound: dict[str, object] = {"d_mlp": atlas.d_mlp, "level": level or _DEEPEST}
-    name = atlas.metadata.get("primary_clustering", "infomap") if name == "primary" else name
-    if name in stored:
+    if name in ("primary", *clustering_names(atlas)):
+        name = stored_name(atlas, name)
         table: Any = atlas.con.sql(_STORED, params={**bound, "name": name}).to_arrow_table()
     elif Path(name).is_file():
         read_assignments(atlas.con, Path(name), layers=atlas.layers, d_mlp=atlas.d_mlp)
         table = atlas.con.sql(_IN_FILE, params=bound).to_arrow_table()
     else:
-        known = ", ".join(stored) or "none"
-        raise InputError(f"no clustering or file {name!r}; clusterings of {atlas.name}: {known}")
+        raise InputError(f"no file {name!r} and {_unknown(atlas, name)}")
     coded: Any = dictionary_encode(table["path"].combine_chunks())
     return Partition(name, table["id"].to_numpy().astype(np.int64), coded.indices.to_numpy().astype(np.int64))
 
@@ -155,6 +162,13 @@ def _check(names: Sequence[str], options: CompareOptions) -> None:
         raise InputError(f"level is {options.level}; 1 is the top")
     if options.draws < 0 or options.draws == 1:
         raise InputError(f"draws is {options.draws}; give 2 or more, or 0 for no label likeness")
+
+
+def _unknown(atlas: Atlas, name: str) -> str:
+    known = clustering_names(atlas)
+    if not known:
+        return f'no clustering in {atlas.name}: table partitions is empty; run "atlas cluster run" or "... import FILE"'
+    return f"no clustering {name!r} in {atlas.name}; there {'are' if len(known) > 1 else 'is'} {', '.join(known)}"
 
 
 def _side(one: Partition, neurons: int, alike: Coherence | None) -> Side:
