@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from atlas.cli.options import View, view_options
+from atlas.cli.pictures import Pictures, graph_view_options
 
 
 @click.command("list", epilog="Example: atlas cluster list --level 1")
@@ -24,14 +25,18 @@ def list_(view: View, level: int | None, below: str | None, min_size: int, words
             view.show(a.clusters(level=level, below=below, min_size=min_size, limit=view.limit(50)))
 
 
-@click.command("show", epilog="Example: atlas cluster show 158.4")
+@click.command("show", epilog="Example: atlas cluster show 158.4; atlas cluster 158.4 --html module.html")
 @click.argument("path")
-@view_options
-def show(view: View, path: str) -> None:
-    """One module: its weights, parts, strongest members and neighbours."""
+@graph_view_options
+def show(view: View, path: str, pictures: Pictures) -> None:
+    """One module: its weights, parts, strongest members and neighbours; or its graph, of the strongest 60 members."""
     from atlas.cli.render import notes, text_table
 
     with view.open() as a:
+        if pictures.wanted:
+            from atlas.query.module_graph import cluster_subgraph
+
+            return pictures.write(cluster_subgraph(a, path, max_nodes=view.limit(60)))
         card = a.cluster(path, k=view.limit(10))
         lists = {"Parts": card.parts, "Members": card.members, "Neighbours": card.neighbours}
         tables = [

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from atlas.cli.options import FORMATS, View, view_options
+from atlas.errors import InputError
 
 if TYPE_CHECKING:
     from atlas.query.subgraph import Subgraph
@@ -60,6 +61,14 @@ def graph_view_options(command: Callable[..., None]) -> Callable[..., None]:
         view: View, *arguments: Any, html: Path | None, svg: Path | None, png: Path | None, **options: Any
     ) -> None:
         files = {form: path for form, path in (("html", html), ("svg", svg), ("png", png)) if path is not None}
+        _check(view, files)
         command(view, *arguments, pictures=Pictures(view, files), **options)
 
     return view_options(with_pictures, (*FORMATS, *GRAPHS))
+
+
+def _check(view: View, files: dict[str, Path]) -> None:
+    """Pictures replace the table: a table's format or file beside them would be ignored."""
+    table = f"--format {view.format}" if view.format != "table" else "-o" if view.output is not None else None
+    if files and table and view.format not in GRAPHS:
+        raise InputError(f"--{next(iter(files))} writes a picture and {table} a table; ask for each in a call of its own")

@@ -76,4 +76,6 @@ def _check(files: Mapping[str, Path]) -> None:
             raise InputError(f"{path} is asked for as {seen[where]} and as {form}; give each form its own file")
         if path.is_dir():
             raise InputError(f"{path} is a folder, expected a file; give for example {path / f'circuit.{form}'}")
+        if path.parent.exists() and not path.parent.is_dir():
+            raise InputError(f"cannot write {path}: {path.parent} is a file, expected a folder; give another file")
         seen[where] = form

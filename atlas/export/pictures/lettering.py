@@ -18,6 +18,7 @@ _NARROW, _WIDE = set("ijl.,:;'|!I()[]{}/\\`"), set("mwMW@%—…")
 _INVISIBLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufffe\uffff\ud800-\udfff]"
 )
+_SHARES = re.compile("share|kept|explained|fraction|part|influence|budget|from")  # names of shares in [-1, 1]
 
 
 def visible(text: str) -> str:
@@ -93,17 +94,22 @@ def percent(value: float) -> str:
 
 
 def in_words(facts: dict[str, Any]) -> list[str]:
-    """Facts as phrases, shares in percent: {"share_kept": 0.8} -> ["share kept 80%"]."""
-    return [f"{visible(str(key)).replace('_', ' ')} {_fact(key, value)}" for key, value in facts.items()]
+    """Facts as phrases, shares in percent; those without a value are left out.
+
+    >>> in_words({"share_kept": 0.8, "nodes_cut": 1204, "budget": None})
+    ['share kept 80%', 'nodes cut 1,204']
+    """
+    known = {str(key): value for key, value in facts.items() if value is not None}
+    return [f"{visible(key).replace('_', ' ')} {_fact(key, value)}" for key, value in known.items()]
 
 
 def _fact(key: str, value: Any) -> str:
-    part = isinstance(value, float) and abs(value) <= 1 and re.search("share|kept|explained|fraction|part", key)
+    part = isinstance(value, float) and abs(value) <= 1 and _SHARES.search(key)
     if isinstance(value, dict):
         return ", ".join(in_words(value))
     if isinstance(value, list | tuple):
         return ", ".join(map(number, value)) or "none"
-    return percent(value) if part else number(value) or "unknown"
+    return percent(value) if part else number(value)
 
 
 def _spelled(character: str) -> str:
