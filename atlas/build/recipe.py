@@ -113,13 +113,24 @@ class Cooccurrence:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Infomap modules, or modules that are there already."""
+    """Modules found in the edges, or modules that are there already."""
 
+    method: str = "infomap"  # or leiden, louvain-hierarchical, kmeans, nmf, spectral
     min_count: int = 3
     seed: int = 42
-    trials: int = 1
-    assignments: str | None = None  # JSON {"assignments": {"L24/5326": {"path": "158.4"}}}; then Infomap is not run
+    trials: int = 1  # of infomap, leiden, louvain-hierarchical
+    weight: str | None = None  # SQL over the columns of edges; mean_abs_weight^2 by default
+    resolution: float | None = None  # of leiden, louvain-hierarchical
+    max_size: int | None = None  # of leiden: a larger module is split again
+    k: int | None = None  # modules of kmeans, nmf, spectral
+    profile: str | None = None  # what those compare: "edges" or "activations"
+    assignments: str | None = None  # JSON {"assignments": {"L24/5326": {"path": "158.4"}}}; then no method is run
     strict: bool = False  # as in labels
+
+    def options(self) -> dict[str, object]:
+        """What a method is given; trials only where more than one is asked for, as not every method has them."""
+        given = {key: value for key, value in vars(self).items() if key not in ("method", "assignments", "strict")}
+        return {key: value for key, value in given.items() if value is not None and (key, value) != ("trials", 1)}
 
 
 @dataclass(frozen=True)
@@ -259,12 +270,23 @@ def _verify(recipe: Recipe, where: str) -> None:
             raise InputError(f"{where}: {key} is {value}, it must be at least {least}")
     if recipe.relp.metric not in ("top_k", "margin"):
         raise InputError(f'{where}: relp.metric is {recipe.relp.metric!r}, use "top_k" or "margin"')
+    _verify_method(recipe.cluster, where)
     if not 0.5 < recipe.activations.fire_quantile < 1:
         raise InputError(f"{where}: activations.fire_quantile is {recipe.activations.fire_quantile}, use 0.5 to 1")
     if recipe.edges.neuron_graphs not in ("auto", "table", "store"):
         raise InputError(
             f'{where}: edges.neuron_graphs is {recipe.edges.neuron_graphs!r}, use "auto", "table" or "store"'
         )
+
+
+def _verify_method(section: Cluster, where: str) -> None:
+    """Refuse a method that there is not, and a key that it does not take."""
+    from atlas.derive.clustering.methods import make_options
+
+    try:
+        make_options(section.method, section.options())
+    except InputError as error:
+        raise InputError(f"{where}: cluster: {error}") from error
 
 
 def _verify_kind(recipe: Recipe, content: Mapping[str, Any], where: str) -> None:
@@ -286,5 +308,7 @@ def _verify_kind(recipe: Recipe, content: Mapping[str, Any], where: str) -> None
             raise InputError(f"{where}: {shown} is about measuring a model and there is none; remove it or set model")
     if not (recipe.edges.store or recipe.labels.files or recipe.cluster.assignments):
         raise InputError(f"{where}: nothing to assemble; set edges.store, labels.files or cluster.assignments")
-    if recipe.cluster.assignments and {"min_count", "seed", "trials"} & set(content["cluster"]):
-        raise InputError(f"{where}: cluster.assignments replaces Infomap; remove min_count, seed and trials")
+    if recipe.cluster.assignments and {*content["cluster"]} - {"assignments", "strict"}:
+        raise InputError(
+            f"{where}: cluster.assignments replaces Infomap; remove min_count, seed, trials and what else is about it"
+        )

@@ -175,20 +175,18 @@ def table_pruning(context: Context) -> int:
 
 
 def table_infomap(context: Context) -> int:
-    """Edges -> partitions (Infomap)."""
-    from atlas.derive.clustering.infomap import InfomapOptions, cluster
-    from atlas.store.ledger import set_metadata
+    """Edges -> partitions by the recipe's method, the primary clustering."""
+    from atlas.build.clustering import make_primary
+    from atlas.derive.clustering.methods import find, make_options
+    from atlas.ingest.partitions import write_clustering
 
-    section = context.recipe.cluster
-    options = InfomapOptions(min_count=section.min_count, seed=section.seed, trials=section.trials)
-    if "relp" not in context.keys and context.recipe.store_folder is None:
-        options = InfomapOptions(min_count=1, seed=section.seed, trials=section.trials)
-    method = f"infomap, multi-level, directed, weight = mean_abs_weight^2, count >= {options.min_count}"
-    rows = cluster(context.con, options=options, d_mlp=context.d_mlp)
-    ends = "SELECT src FROM edges WHERE count >= $1 UNION SELECT tgt FROM edges WHERE count >= $1"
-    linked = context.con.execute(f"SELECT count(*) FROM ({ends})", [options.min_count]).fetchall()[0][0]
-    facts = {"seeds": f"infomap {section.seed}", "cluster_method": method, "cluster_singletons": linked - rows}
-    set_metadata(context.con, {**facts, "primary_clustering": "infomap"})
+    given = context.recipe.cluster.options()
+    if "relp" not in context.keys and context.recipe.store_folder is None and given.get("profile") != "activations":
+        given["min_count"] = 1  # edges from weights: each is there once
+    method = context.recipe.cluster.method
+    run, placed = find(context.con, method, make_options(method, given), d_mlp=context.d_mlp, progress=context.progress)
+    rows = write_clustering(context.con, run, placed, d_mlp=context.d_mlp)
+    make_primary(context.con, run.name)
     return rows
 
 

@@ -1,0 +1,123 @@
+"""The name of a method and what a person set -> its options, what a run of it costs, and its run.
+
+A run is named by its method unless it is given a name. Methods and their libraries are imported when they are used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import duckdb
+
+from atlas.derive.clustering.graph import EdgeChoice, count_edges, usual_count
+from atlas.errors import InputError
+from atlas.ingest.partitions import Clustering, Placed
+from atlas.progress import Progress
+
+_PACKAGE = "atlas.derive.clustering"
+_METHODS = {  # name: (module, its options)
+    "infomap": ("infomap", "InfomapOptions"),
+    "leiden": ("leiden", "LeidenOptions"),
+    "louvain-hierarchical": ("louvain", "LouvainOptions"),
+    "kmeans": ("kmeans", "ProfileOptions"),
+    "nmf": ("nmf", "ProfileOptions"),
+    "spectral": ("spectral", "ProfileOptions"),
+}
+METHODS = tuple(_METHODS)
+BASE_MEMORY = 400 << 20  # Python, numpy, Arrow and what DuckDB holds while it streams
+LINK = 40  # bytes of an edge in a link list, at most: two ids of 7 digits, a weight of 24
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method takes: bytes an entry and a neuron, and seconds(entries) = base * (entries / 1M) ^ growth."""
+
+    entry: int
+    neuron: int
+    seconds: float
+    growth: float
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a run will take; entries are edges, or pairs of a neuron and a token that fires it."""
+
+    entries: int
+    memory: int  # bytes
+    seconds: float
+    disk: int  # bytes, for a while
+
+
+# Measured on planted atlases of 1 to 8 million edges, of which the slowest is taken; one core.
+_COSTS = {
+    "infomap": Cost(210, 800, 7.0, 1.55),
+    "leiden": Cost(260, 400, 20.0, 1.2),
+    "louvain-hierarchical": Cost(200, 400, 10.0, 1.2),
+    "kmeans": Cost(110, 2000, 15.0, 1.2),
+    "nmf": Cost(110, 2000, 30.0, 1.2),
+    "spectral": Cost(110, 2000, 15.0, 1.2),
+}
+
+
+def make_options(method: str, given: Mapping[str, object]) -> Any:
+    """The options of a method; InputError for a method or an option that there is not. None means the usual value."""
+    if method not in _METHODS:
+        raise InputError(f"no method {method!r}; choose {', '.join(METHODS)}")
+    kind = getattr(_module(method), _METHODS[method][1])
+    known = {one.name for one in fields(kind)}
+    set_ones = {name: value for name, value in given.items() if value is not None}
+    for name in set_ones:
+        if name not in known:
+            raise InputError(f"{method} has no {name.replace('_', '-')}; it takes {', '.join(sorted(known))}")
+    for name, least in (("min_count", 1), ("trials", 1), ("seed", 0)):
+        if name in set_ones and int(str(set_ones[name])) < least:
+            raise InputError(f"{name.replace('_', '-')} is {set_ones[name]}, it must be at least {least}")
+    return kind(**set_ones)
+
+
+def complete(con: duckdb.DuckDBPyConnection, method: str, given: Mapping[str, object]) -> dict[str, object]:
+    """What was given, with the minimum count that suits this atlas where none was."""
+    if given.get("min_count") is not None or given.get("profile") == "activations":
+        return dict(given)
+    return {**given, "min_count": usual_count(con)}
+
+
+def find(
+    con: duckdb.DuckDBPyConnection, method: str, options: Any, *, d_mlp: int, progress: Progress | None = None
+) -> tuple[Clustering, Placed]:
+    """Run a method with its options."""
+    run, placed = _module(method).find(con, options=options, d_mlp=d_mlp, progress=progress)
+    assert isinstance(run, Clustering) and isinstance(placed, Placed)
+    return run, placed
+
+
+def predict(con: duckdb.DuckDBPyConnection, method: str, options: Any, *, neurons: int) -> Need:
+    """What a run will take, from the number of edges that go in; raises as the run does when there are none.
+
+    Seconds are a forecast within a factor of two: they depend on how clear the modules are.
+    """
+    entries, cost = _entries(con, options), _COSTS[method]
+    with_entries = min(neurons, 2 * entries)
+    memory = BASE_MEMORY + entries * cost.entry + with_entries * cost.neuron
+    seconds = 2 + cost.seconds * (entries / 1e6) ** cost.growth * getattr(options, "trials", 1)
+    disk = entries * LINK if method == "infomap" else 0
+    return Need(entries, memory, seconds, disk)
+
+
+def _entries(con: duckdb.DuckDBPyConnection, options: Any) -> int:
+    if hasattr(options, "weight"):
+        return count_edges(con, EdgeChoice(options.weight, options.min_count))
+    from atlas.derive.clustering.profiles import require_entries
+
+    require_entries(con, options)
+    if options.profile == "edges":
+        return count_edges(con, EdgeChoice("weight_abs_sum", options.min_count))
+    found = con.execute("SELECT count(*) FROM token_stats WHERE n >= $1 AND sum <> 0", [options.min_count]).fetchall()
+    return int(found[0][0])
+
+
+def _module(method: str) -> Any:
+    return importlib.import_module(f"{_PACKAGE}.{_METHODS[method][0]}")
