@@ -20,7 +20,7 @@ from atlas.store.sqlfiles import sql_files, sql_text
 
 if TYPE_CHECKING:
     from atlas.query.circuits import Edges, Ego
-    from atlas.query.clusters import ClusterCard
+    from atlas.query.clusters import ClusterCard, Quotient
     from atlas.query.compare import Diff, DiffOptions, What
     from atlas.query.neurons import Card
     from atlas.query.search import Where
@@ -63,6 +63,7 @@ class Atlas:
     def _prepare(self) -> None:
         self._lock = threading.RLock()
         self._macros: set[str] = set()
+        self.populations: dict[int, tuple[list[int], list[int]]] = {}  # of atlas.query.common, by minimum count
         self.schema = schema_version(self.con)
         require_readable(self.con, self.name)
         self.missing: frozenset[str] = frozenset()
@@ -201,6 +202,35 @@ class Atlas:
 
         return circuit(self, source, target, cut=Cut(budget, max_nodes, min_count), tokens=tokens)
 
+    def common(
+        self,
+        selection: Selection,
+        *,
+        direction: str = "inputs",
+        at_least: int = 2,
+        min_count: int = 1,
+        limit: int | None = 20,
+    ) -> Answer:
+        """Neurons that feed (direction="outputs": are fed by) several of a selection, with p and q against degree."""
+        from atlas.query.common import common
+
+        return common(
+            self, selection, direction=direction, at_least=at_least, min_count=min_count, limit=limit
+        )
+
+    def similar(
+        self,
+        selection: Selection,
+        *,
+        by: str = "out",
+        k: int | None = 20,
+        layers: tuple[int, int] | None = None,
+    ) -> Answer:
+        """Neurons with the most similar edges (by "out", "in" or "both"), "tokens" or words of the "label"."""
+        from atlas.query.similar import similar
+
+        return similar(self, selection, by=by, k=k, layers=layers)
+
     def clusters(
         self, *, level: int | None = None, below: str | None = None, min_size: int = 1, limit: int | None = 50
     ) -> Answer:
@@ -214,6 +244,26 @@ class Atlas:
         from atlas.query.clusters import cluster
 
         return cluster(self, path, k=k)
+
+    def quotient(self, *, level: int = 1, between: bool = False, limit: int | None = 50) -> Quotient:
+        """Modules as nodes: weight from each to each, what chance would send, z; `.matrix()` gives scipy sparse."""
+        from atlas.query.clusters import quotient
+
+        return quotient(self, level=level, between=between, limit=limit)
+
+    def enrich(
+        self,
+        selection: Selection | None = None,
+        *,
+        level: int = 1,
+        field: str = "label",
+        min_hits: int = 2,
+        limit: int | None = 50,
+    ) -> Answer:
+        """Words that the labels of a selection, or of every module of a level, hold more often than chance."""
+        from atlas.query.enrichment import enrich
+
+        return enrich(self, selection, level=level, field=field, min_hits=min_hits, limit=limit)
 
     def prune(
         self, *, threshold: float = 10.0, layer: int | None = None, everything: bool = False, limit: int | None = 50

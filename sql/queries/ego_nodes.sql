@@ -7,48 +7,39 @@
 CREATE OR REPLACE MACRO ego_nodes(of_ids, hops := 1, per_node := 10, of_direction := 'both') AS TABLE
 WITH hop0 AS MATERIALIZED (
     SELECT DISTINCT unnest(of_ids)::INTEGER AS id
-), out1 AS (
-    SELECT e.tgt AS id
-    FROM hop0 AS r JOIN edges AS e ON e.src = r.id
-    WHERE hops >= 1 AND of_direction IN ('both', 'downstream')
-    QUALIFY row_number() OVER (PARTITION BY r.id ORDER BY e.weight_abs_sum DESC, e.tgt) <= per_node
-), pairs1 AS (
-    SELECT i.src, i.tgt FROM hop0 AS r JOIN edges_in AS i ON i.tgt = r.id
-    WHERE hops >= 1 AND of_direction IN ('both', 'upstream')
-), in1 AS (
-    SELECT e.src AS id
-    FROM pairs1 AS p JOIN edges AS e ON e.src = p.src AND e.tgt = p.tgt
-    QUALIFY row_number() OVER (PARTITION BY e.tgt ORDER BY e.weight_abs_sum DESC, e.src) <= per_node
 ), hop1 AS MATERIALIZED (
-    SELECT id FROM (SELECT id FROM out1 UNION SELECT id FROM in1) ANTI JOIN hop0 USING (id)
-), out2 AS (
-    SELECT e.tgt AS id
-    FROM hop1 AS r JOIN edges AS e ON e.src = r.id
-    WHERE hops >= 2 AND of_direction IN ('both', 'downstream')
-    QUALIFY row_number() OVER (PARTITION BY r.id ORDER BY e.weight_abs_sum DESC, e.tgt) <= per_node
-), pairs2 AS (
-    SELECT i.src, i.tgt FROM hop1 AS r JOIN edges_in AS i ON i.tgt = r.id
-    WHERE hops >= 2 AND of_direction IN ('both', 'upstream')
-), in2 AS (
-    SELECT e.src AS id
-    FROM pairs2 AS p JOIN edges AS e ON e.src = p.src AND e.tgt = p.tgt
-    QUALIFY row_number() OVER (PARTITION BY e.tgt ORDER BY e.weight_abs_sum DESC, e.src) <= per_node
+    SELECT id FROM (
+        (SELECT tgt AS id FROM edges
+        WHERE hops >= 1 AND of_direction <> 'upstream' AND src IN (FROM hop0)
+        QUALIFY row_number() OVER (PARTITION BY src ORDER BY weight_abs_sum DESC, tgt) <= per_node)
+        UNION
+        (SELECT src FROM edges
+        WHERE hops >= 1 AND of_direction <> 'downstream' AND tgt IN (FROM hop0)
+            AND src IN (SELECT unnest((SELECT list(src) FROM edges_in WHERE tgt IN (FROM hop0))))
+        QUALIFY row_number() OVER (PARTITION BY tgt ORDER BY weight_abs_sum DESC, src) <= per_node)
+    ) ANTI JOIN hop0 USING (id)
 ), hop2 AS MATERIALIZED (
-    SELECT id FROM (SELECT id FROM out2 UNION SELECT id FROM in2) ANTI JOIN hop0 USING (id) ANTI JOIN hop1 USING (id)
-), out3 AS (
-    SELECT e.tgt AS id
-    FROM hop2 AS r JOIN edges AS e ON e.src = r.id
-    WHERE hops >= 3 AND of_direction IN ('both', 'downstream')
-    QUALIFY row_number() OVER (PARTITION BY r.id ORDER BY e.weight_abs_sum DESC, e.tgt) <= per_node
-), pairs3 AS (
-    SELECT i.src, i.tgt FROM hop2 AS r JOIN edges_in AS i ON i.tgt = r.id
-    WHERE hops >= 3 AND of_direction IN ('both', 'upstream')
-), in3 AS (
-    SELECT e.src AS id
-    FROM pairs3 AS p JOIN edges AS e ON e.src = p.src AND e.tgt = p.tgt
-    QUALIFY row_number() OVER (PARTITION BY e.tgt ORDER BY e.weight_abs_sum DESC, e.src) <= per_node
+    SELECT id FROM (
+        (SELECT tgt AS id FROM edges
+        WHERE hops >= 2 AND of_direction <> 'upstream' AND src IN (FROM hop1)
+        QUALIFY row_number() OVER (PARTITION BY src ORDER BY weight_abs_sum DESC, tgt) <= per_node)
+        UNION
+        (SELECT src FROM edges
+        WHERE hops >= 2 AND of_direction <> 'downstream' AND tgt IN (FROM hop1)
+            AND src IN (SELECT unnest((SELECT list(src) FROM edges_in WHERE tgt IN (FROM hop1))))
+        QUALIFY row_number() OVER (PARTITION BY tgt ORDER BY weight_abs_sum DESC, src) <= per_node)
+    ) ANTI JOIN hop0 USING (id) ANTI JOIN hop1 USING (id)
 ), hop3 AS MATERIALIZED (
-    SELECT id FROM (SELECT id FROM out3 UNION SELECT id FROM in3) ANTI JOIN hop0 USING (id) ANTI JOIN hop1 USING (id) ANTI JOIN hop2 USING (id)
+    SELECT id FROM (
+        (SELECT tgt AS id FROM edges
+        WHERE hops >= 3 AND of_direction <> 'upstream' AND src IN (FROM hop2)
+        QUALIFY row_number() OVER (PARTITION BY src ORDER BY weight_abs_sum DESC, tgt) <= per_node)
+        UNION
+        (SELECT src FROM edges
+        WHERE hops >= 3 AND of_direction <> 'downstream' AND tgt IN (FROM hop2)
+            AND src IN (SELECT unnest((SELECT list(src) FROM edges_in WHERE tgt IN (FROM hop2))))
+        QUALIFY row_number() OVER (PARTITION BY tgt ORDER BY weight_abs_sum DESC, src) <= per_node)
+    ) ANTI JOIN hop0 USING (id) ANTI JOIN hop1 USING (id) ANTI JOIN hop2 USING (id)
 ), reached AS (
     SELECT id, 0 AS hop FROM hop0
     UNION ALL SELECT id, 1 FROM hop1
