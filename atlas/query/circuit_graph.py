@@ -16,6 +16,7 @@ from atlas.query.influence import Ends, Flow
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow
     from numpy.typing import NDArray
 
     from atlas.query.atlas import Atlas
@@ -145,7 +146,8 @@ def _token_sums(plan: _Plan) -> _Sums:
 
     atlas = plan.atlas
     sums = _Sums(*(np.zeros(plan.nodes) for _ in range(5)))
-    values = {"of_first": 0, "of_last": atlas.layers - 1, "at_least_count": plan.min_count}
+    first, last = (packed // atlas.d_mlp for packed in plan.span())
+    values = {"of_first": first, "of_last": last, "at_least_count": plan.min_count}
     table = atlas.ask("circuit_token_inputs", values).arrow()
     at = plan.neurons.start + table["layer"].to_numpy().astype(np.int64) * atlas.d_mlp + table["neuron"].to_numpy()
     columns = (sums.embedded, sums.net, sums.strong, sums.strong_net)
@@ -180,14 +182,16 @@ def _neuron_edges(plan: _Plan, sums: _Sums) -> _Edges:
     """Edges that a path could take, none into the source; what enters each target is added to `sums`."""
     import numpy as np
 
-    held, filled, before, first = _empty(_preflight(plan)), 0, plan.neurons.start, plan.span()[0]
+    held, filled, before = _empty(_preflight(plan)), 0, plan.neurons.start
+    first, last = plan.span()
+    into_span = slice(before + first, before + last + 1)
     barred = np.zeros(plan.nodes, dtype=bool)
     barred[plan.source_nodes()] = True
     for batch in _batches(plan):
-        src, tgt, weight, signed, count = (batch.column(i).to_numpy(zero_copy_only=False) for i in range(5))
-        node = tgt.astype(np.int64) + before
-        sums.inputs[:] += np.bincount(node, weights=weight, minlength=plan.nodes)
-        sums.net[:] += np.bincount(node, weights=signed, minlength=plan.nodes)
+        src, tgt, weight, signed, count = (batch.column(i).to_numpy() for i in range(5))
+        sums.inputs[into_span] += np.bincount(tgt - first, weights=weight, minlength=last - first + 1)
+        sums.net[into_span] += np.bincount(tgt - first, weights=signed, minlength=last - first + 1)
+        node = tgt + np.int32(before)
         kept = np.flatnonzero((src >= first) & (count >= plan.min_count) & ~barred[node])
         into = slice(filled, filled + len(kept))
         held.src[into], held.tgt[into] = src[kept] + before, node[kept]
@@ -196,11 +200,21 @@ def _neuron_edges(plan: _Plan, sums: _Sums) -> _Edges:
     return _sorted(_Edges(held.src[:filled], held.tgt[:filled], held.weight[:filled], held.signed[:filled]))
 
 
-def _batches(plan: _Plan) -> Iterator[Any]:
+def _batches(plan: _Plan) -> Iterator[pyarrow.Table]:
+    """A million rows at a time: DuckDB gives those of one row group, and each batch costs a sum over all nodes."""
+    import pyarrow
+
     first, last = plan.span()
     values = {"of_first": first, "of_last": last}
     answer = plan.atlas.ask("circuit_edges", values)
-    yield from plan.atlas.cursor().sql(answer.statement, params=values).to_arrow_reader(_BATCH)
+    gathered: list[pyarrow.RecordBatch] = []
+    for batch in plan.atlas.cursor().sql(answer.statement, params=values).to_arrow_reader(_BATCH):
+        gathered.append(batch)
+        if sum(part.num_rows for part in gathered) >= _BATCH:
+            yield pyarrow.Table.from_batches(gathered)
+            gathered = []
+    if gathered:
+        yield pyarrow.Table.from_batches(gathered)
 
 
 def _preflight(plan: _Plan) -> int:
