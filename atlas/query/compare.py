@@ -241,6 +241,7 @@ _ANSWERS = {"labels": _labels, "clusters": _modules, "tokens": _tokens}
 
 
 def _macro(pair: Pair, macro: str, values: dict[str, object], headline: tuple[str, ...]) -> Diff:
+    pair.load(macro)
     return Diff(pair, macro_call(macro, values), values, warnings=tuple(_about(pair)), headline=headline)
 
 
@@ -254,10 +255,10 @@ def _fill_tokens(pair: Pair, *, everything: bool) -> None:
             f"token {other[0][0]} is {other[0][1]!r} in {pair.a.name}, {other[0][2]!r} in {pair.b.name}: two "
             "vocabularies, whose tokens cannot be compared by id; compare edges, labels or clusters"
         )
-    con = pair.cursor()
-    con.execute("CREATE OR REPLACE TABLE shown_tokens AS FROM diff_tokens() LIMIT 0")
+    pair.load("diff_tokens")
+    pair.fetch("CREATE OR REPLACE TABLE shown_tokens AS FROM diff_tokens() LIMIT 0")
     for first, last in pair.token_ranges:
-        con.execute(
+        pair.fetch(
             "INSERT INTO shown_tokens FROM diff_tokens(of_first_layer := $first, of_last_layer := $last, "
             "everything := $everything)",
             {"first": first, "last": last, "everything": everything},
@@ -306,14 +307,13 @@ def _summary(pair: Pair, halves: Pair | None, options: DiffOptions) -> Diff:
 
 
 def _write_summary(pair: Pair, facts: list[Fact]) -> None:
-    con = pair.cursor()
-    con.execute(
+    pair.fetch(
         "CREATE OR REPLACE TABLE summary(place INTEGER, part VARCHAR, measure VARCHAR, value DOUBLE, "
         "value_text VARCHAR, noise DOUBLE, noise_text VARCHAR, note VARCHAR)"
     )
     for place, (part, measure, value, noise, note) in enumerate(facts):  # some thirty rows
         row = [place, part, measure, value, _short(value), noise, _short(noise), note]
-        con.execute("INSERT INTO summary VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", row)
+        pair.fetch("INSERT INTO summary VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", row)
 
 
 def _edge_facts(changes: EdgeChanges) -> list[Fact]:
@@ -339,10 +339,11 @@ def _numbers(survey: Survey) -> dict[str, float | None]:
 
 
 def _label_facts(pair: Pair) -> list[Fact]:
+    pair.load("diff_labels")
     counted = pair.fetch(
         "SELECT change, count(*), avg(similarity) FROM diff_labels(everything := true) GROUP BY change"
     )
-    found = {str(change): (int(str(n)), float(str(mean))) for change, n, mean in counted}
+    found = {str(change): (int(n), float(mean)) for change, n, mean in counted}
     rows: list[Fact] = [
         ("labels", change, found.get(change, (0, 0.0))[0], None, None)
         for change in ("gained", "lost", "changed", "same")
@@ -354,16 +355,18 @@ def _label_facts(pair: Pair) -> list[Fact]:
 def _module_facts(pair: Pair, level: int | None) -> list[Fact]:
     from atlas.query.agreement import agreement
 
-    rows: list[tuple[Any, ...]] = pair.fetch("FROM diff_module_overlaps(of_level := $level)", level=level)
+    for macro in ("diff_module_overlaps", "diff_modules"):
+        pair.load(macro)
+    rows = pair.fetch("FROM diff_module_overlaps(of_level := $level)", {"level": level})
     both = [row for row in rows if row[0] is not None and row[1] is not None]
     found = agreement(both)
     moved = pair.fetch(
         "SELECT coalesce(sum(moved), 0)::BIGINT, avg(jaccard) "
         "FROM diff_modules(of_level := $level, everything := true) WHERE change <> 'new'",
-        level=level,
+        {"level": level},
     )[0]
     modules = [len({row[side] for row in rows if row[side] is not None}) for side in (0, 1)]
-    alone = sum(int(str(row[2])) for row in rows if row[0] is None or row[1] is None)
+    alone = sum(row[2] for row in rows if row[0] is None or row[1] is None)
     return [
         ("clusters", "modules in a", modules[0], None, None),
         ("clusters", "modules in b", modules[1], None, None),
@@ -371,13 +374,13 @@ def _module_facts(pair: Pair, level: int | None) -> list[Fact]:
         ("clusters", "neurons in modules of one", alone, None, None),
         ("clusters", "AMI", round(found.ami, 6), None, "1 = the same modules, 0 = by chance"),
         ("clusters", "variation of information", round(found.variation, 6), None, "nats; 0 = the same"),
-        ("clusters", "moved neurons", int(str(moved[0])), None, "not in the best match of their module"),
-        ("clusters", "mean Jaccard of modules", round(float(str(moved[1])), 6), None, "with their best match"),
+        ("clusters", "moved neurons", moved[0], None, "not in the best match of their module"),
+        ("clusters", "mean Jaccard of modules", round(moved[1], 6), None, "with their best match"),
     ]
 
 
 def _token_facts(pair: Pair) -> list[Fact]:
-    row: Any = pair.fetch(
+    row = pair.fetch(
         "SELECT count(*), count(*) FILTER (gained IS NOT NULL OR lost IS NOT NULL), median(cosine), median(jaccard), "
         "median(abs(max_change)) FROM shown_tokens"
     )[0]

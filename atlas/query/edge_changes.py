@@ -42,10 +42,11 @@ _KINDS = "SELECT change, below_cut, no_z, place IS NULL, count(*) FROM compared 
 _MOMENTS = """
 SELECT count(*), sum(mean_a), sum(mean_b), sum(mean_a ** 2), sum(mean_b ** 2), sum(mean_a * mean_b)
 FROM compared WHERE mean_a IS NOT NULL AND mean_b IS NOT NULL"""
-_KEEP = f"""
-INSERT INTO shown
+_SHOWN = f"""
 FROM {_CALL}, weight_floors := $weight_floors, rate_floors := $rate_floors, delta_floors := $delta_floors,
-    everything := $everything, max_rows := $max_rows)"""
+    everything := $everything)"""
+_STRONGEST = """
+ORDER BY excess DESC NULLS LAST, abs(score) DESC NULLS LAST, abs(delta) DESC NULLS LAST, src, tgt LIMIT $max_rows"""
 ANSWER = """
 SELECT
     s.change, x.layer AS src_layer, x.neuron AS src_neuron, x.label AS src_label, y.layer AS tgt_layer,
@@ -156,22 +157,23 @@ class EdgeChanges:
     def keep(self, *, everything: bool, limit: int | None) -> int:
         """Fill the tables `shown` and `levels` of the pair's memory; the number of rows without the limit."""
         self._write_levels()
-        con = self.pair.cursor()
-        con.execute("CREATE OR REPLACE TABLE shown AS FROM diff_edges() LIMIT 0")
-        for given in self._ranges(self.pair, self.survey.exposure):
-            con.execute(_KEEP, given | self.floors.bound() | {"everything": everything, "max_rows": limit})
-        return self.survey.compared if everything else sum(self.beyond.values())
+        self.pair.fetch("CREATE OR REPLACE TABLE shown AS FROM diff_edges() LIMIT 0")
+        if not everything:
+            rows = sum(self.beyond.values())
+            self.pair.fetch(f"INSERT INTO shown FROM beyond {_STRONGEST}", {"max_rows": limit})
+            return rows
+        for given in self._ranges():
+            bound = given | {"everything": True, "max_rows": limit}
+            self.pair.fetch(f"INSERT INTO shown {_SHOWN} {_STRONGEST}", bound)
+        return self.survey.compared
 
     @cached_property
     def beyond(self) -> Counter[str]:
-        """Edges beyond their floor, by change."""
-        found: Counter[str] = Counter()
-        con = self.pair.cursor()
-        count = f"SELECT change, count(*) FROM ({_KEEP.partition('INTO shown')[2]}) GROUP BY change"
-        for given in self._ranges(self.pair, self.survey.exposure):
-            bound = given | self.floors.bound() | {"everything": False, "max_rows": None}
-            found.update(dict(con.execute(count, bound).fetchall()))
-        return found
+        """Edges beyond their floor, by change; they are left in the table `beyond` of the pair's memory."""
+        self.pair.fetch("CREATE OR REPLACE TABLE beyond AS FROM diff_edges() LIMIT 0")
+        for given in self._ranges():
+            self.pair.fetch(f"INSERT INTO beyond {_SHOWN}", given | {"everything": False})
+        return Counter(dict(self.pair.fetch("SELECT change, count(*) FROM beyond GROUP BY change")))
 
     def _write_levels(self) -> None:
         from atlas.query.noise import false_discovery
@@ -180,17 +182,17 @@ class EdgeChanges:
         rows = false_discovery(self.survey.levels, noise, self.quantile)
         columns = {"tests": [r[0] for r in rows], "strata": [r[1] for r in rows]}
         columns |= {"places": [r[2] for r in rows], "qs": [r[3] for r in rows]}
-        con = self.pair.cursor()
-        con.execute("CREATE OR REPLACE TABLE levels(test VARCHAR, stratum INTEGER, place INTEGER, q DOUBLE)")
-        con.execute(
+        self.pair.fetch("CREATE OR REPLACE TABLE levels(test VARCHAR, stratum INTEGER, place INTEGER, q DOUBLE)")
+        self.pair.fetch(
             "INSERT INTO levels SELECT unnest($tests::VARCHAR[]), unnest($strata::INTEGER[]), "
             "unnest($places::INTEGER[]), unnest($qs::DOUBLE[])",
             columns,
         )
 
-    @staticmethod
-    def _ranges(pair: Pair, exposure: Exposure) -> list[dict[str, Any]]:
-        return [{**vars(exposure), "first": first, "last": last} for first, last in pair.edge_ranges]
+    def _ranges(self) -> list[dict[str, Any]]:
+        """Values of the pair, of its floors and of each range."""
+        bound = vars(self.survey.exposure) | self.floors.bound()
+        return [{**bound, "first": first, "last": last} for first, last in self.pair.edge_ranges]
 
 
 def take_survey(pair: Pair) -> Survey:
@@ -200,19 +202,19 @@ def take_survey(pair: Pair) -> Survey:
     found = Survey(exposure_of(pair), noise.Levels())
     bins = {"bins_per_unit": noise.BINS_PER_UNIT, "score_bins": noise.SCORE_BINS, "delta_bins": noise.DELTA_BINS,
             "delta_steps": noise.DELTA_STEPS, "least_delta": noise.LEAST_DELTA}  # fmt: skip
-    con = pair.cursor()
+    pair.load("diff_edges")
     for first, last in pair.edge_ranges:
-        con.execute(
+        pair.fetch(
             "CREATE OR REPLACE TABLE compared(change VARCHAR, below_cut BOOLEAN, no_z VARCHAR, test VARCHAR, "
             "stratum INTEGER, place INTEGER, delta_place INTEGER, mean_a DOUBLE, mean_b DOUBLE)"
         )
-        con.execute(_COMPARE, {**vars(found.exposure), **bins, "first": first, "last": last})
-        found.levels.add(con.execute(_LEVELS).fetchall())
-        for *kind, edges in con.execute(_KINDS).fetchall():
-            found.kinds[tuple(kind)] += edges  # type: ignore[index]
-        sums = con.execute(_MOMENTS).fetchall()[0]
+        pair.fetch(_COMPARE, {**vars(found.exposure), **bins, "first": first, "last": last})
+        found.levels.add(pair.fetch(_LEVELS))
+        for *kind, edges in pair.fetch(_KINDS):
+            found.kinds[tuple(kind)] += edges
+        sums = pair.fetch(_MOMENTS)[0]
         found.moments = [held + (more or 0) for held, more in zip(found.moments, sums, strict=True)]
-    con.execute("DROP TABLE IF EXISTS compared")
+    pair.fetch("DROP TABLE IF EXISTS compared")
     return found
 
 
@@ -243,7 +245,7 @@ def _graphs(pair: Pair, side: str) -> int | None:
     """Graphs that the edges of a side were counted over; None when n_graphs is not known."""
     known = pair.fetch(f"SELECT n_graphs IS NOT NULL FROM {side}.edges LIMIT 1")
     found = pair.fetch(f"SELECT count(*) FROM {side}.graphs")[0][0]
-    return int(str(found)) if known == [(True,)] and found else None
+    return int(found) if known == [(True,)] and found else None
 
 
 def _number(text: str | None) -> int | None:

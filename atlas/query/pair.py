@@ -7,6 +7,7 @@ its own.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +15,10 @@ from pathlib import Path
 import duckdb
 
 from atlas.errors import InputError
+from atlas.query.answer import Row
 from atlas.query.atlas import Atlas
-from atlas.store.connection import Limits, open_pair
-from atlas.store.sqlfiles import sql_files
+from atlas.store.connection import Limits, explain_failure, open_pair
+from atlas.store.sqlfiles import sql_text
 
 RANGE_EDGES = 6_000_000  # edges of both sides that are joined at once: 0.6 GB (measured 100 bytes an edge)
 
@@ -34,8 +36,7 @@ class Pair:
         self._spill = tempfile.TemporaryDirectory(prefix="atlas-diff-")
         limits = Limits(self.limits.memory, self.limits.threads, Path(self._spill.name))
         self.con = open_pair(self.a.path, self.b.path, limits=limits)
-        for file in sql_files("diff"):
-            self.con.execute(file.read_text(encoding="utf-8"))
+        self._macros: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -51,9 +52,18 @@ class Pair:
         """Return a cursor that sees both files; one per thread."""
         return self.con.cursor()
 
-    def fetch(self, statement: str, **values: object) -> list[tuple[object, ...]]:
-        """Rows of a statement with values bound."""
-        return self.cursor().execute(statement, values).fetchall()
+    def load(self, macro: str) -> None:
+        """Make a macro of sql/diff, which needs its tables in both files."""
+        if macro not in self._macros:
+            self.fetch(sql_text("diff", macro))
+            self._macros.add(macro)
+
+    def fetch(self, statement: str, values: Mapping[str, object] | list[object] | None = None) -> list[Row]:
+        """Rows of a statement with values bound; StoreError or ResourceError when it cannot run."""
+        try:
+            return self.cursor().execute(statement, values).fetchall()
+        except duckdb.Error as error:
+            raise explain_failure(error, self.name) from error
 
     @cached_property
     def edge_ranges(self) -> list[tuple[int, int]]:
@@ -70,7 +80,7 @@ class Pair:
             f"SELECT layer, sum(n)::BIGINT FROM (SELECT {column} AS layer, count(*) AS n FROM a.{table} GROUP BY 1 "
             f"UNION ALL SELECT {column}, count(*) FROM b.{table} GROUP BY 1) GROUP BY 1 ORDER BY 1"
         )
-        return cut_ranges({int(str(layer)): int(str(n)) for layer, n in rows}, most)
+        return cut_ranges(dict(rows), most)  # type: ignore[arg-type]
 
 
 def cut_ranges(rows: dict[int, int], most: int) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@
 -- an edge of the range. exposure_a, exposure_b: graphs of each side (observations when by_count); NULL = no rates.
 -- by_count: rates are of observations, not of graphs. cut_a, cut_b: metadata min_edge_count of each side.
 -- weight_floors, rate_floors, delta_floors: what sampling alone reaches, by stratum from 0; NULL = nothing is judged.
--- everything: also rows that are not beyond their floor. max_rows: limit; NULL for all.
+-- everything: also rows that are not beyond their floor.
 -- z = Welch's t of the means from the stored sums, df = its degrees of freedom (Welch-Satterthwaite). A side of one
 -- observation has no variance and takes the other's; with one on both sides, or unknown squares, z is NULL and no_z says
 -- why. The sum of squared deviations is at least 2^-22 of the sum of squares, to which FLOAT sums are exact.
@@ -14,12 +14,13 @@
 -- Wallace's formula sqrt(df ln(1 + z^2/df)) (8 df + 1)/(8 df + 3), which is low (careful) for df = 1.
 -- stratum = floor(log2 n), n = the smaller count, of gained and lost the only one. excess = |score| / floor, without z
 -- |delta| / delta_floor. Observations count as independent; those of one graph are not: take floors from two halves.
--- Ordered by excess, then |score|, then |delta|. `layer * neurons_per_layer + neuron` = src, tgt join a.neurons.feature_id.
--- Try: FROM diff_edges(exposure_a := 3, exposure_b := 3, max_rows := 5)
+-- In no order, for sorting all edges takes longer than comparing them: ORDER BY excess DESC, abs(score) DESC, src, tgt.
+-- src and tgt = feature_id of a.neurons and b.neurons, which have the labels.
+-- Try: FROM diff_edges(exposure_a := 3, exposure_b := 3) ORDER BY abs(score) DESC, src, tgt LIMIT 5
 CREATE OR REPLACE MACRO diff_edges(
     of_first_layer := NULL, of_last_layer := NULL, exposure_a := NULL, exposure_b := NULL, by_count := false,
     cut_a := 1, cut_b := 1, weight_floors := NULL, rate_floors := NULL, delta_floors := NULL,
-    everything := true, max_rows := NULL
+    everything := true
 ) AS TABLE
 WITH first_side AS (
     SELECT
@@ -100,6 +101,4 @@ SELECT
     change, src, tgt, mean_a, mean_b, delta, z, df, no_z, rate_z, score, stratum, floor, delta_floor, excess,
     coalesce(excess >= 1, false) AS beyond, below_cut, count_a, count_b, graphs_a, graphs_b
 FROM weighed
-WHERE everything OR excess >= 1
-ORDER BY excess DESC NULLS LAST, abs(score) DESC NULLS LAST, abs(delta) DESC NULLS LAST, src, tgt
-LIMIT max_rows;
+WHERE everything OR excess >= 1;
