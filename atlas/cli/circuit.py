@@ -1,4 +1,4 @@
-"""`atlas circuit`: two ends -> the neurons between them, as tables or JSON."""
+"""`atlas circuit`: two ends -> the neurons between them, as tables, JSON, a page or a picture."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from atlas.cli.options import View, selection, view_options
+from atlas.cli.options import View, selection
+from atlas.cli.pictures import Pictures, graph_view_options
 from atlas.errors import InputError
 
 if TYPE_CHECKING:
     from atlas.query.subgraph import Link, Node, Subgraph
 
 
-@click.command(epilog="Example: atlas circuit 'embedding: doctor' 'logit: she' --budget 0.5; atlas circuit L24/N5326")
+@click.command(
+    epilog="Example: atlas circuit 'embedding: doctor' 'logit: she' --html she.html; atlas circuit L24/N5326"
+)
 @click.argument("ends", nargs=-1, metavar="[SOURCE] TARGET")
 @click.option("--from", "sources", multiple=True, metavar="SOURCE", help="Source, several times for a set.")
 @click.option("--to", "targets", multiple=True, metavar="TARGET", help="Target, several times for a set.")
@@ -22,9 +25,9 @@ if TYPE_CHECKING:
 @click.option("--max-nodes", default=200, show_default=True, help="Most nodes to keep, token ends beside them.")
 @click.option("--min-count", default=1, show_default=True, help="Fewest observations of an edge.")
 @click.option("--tokens/--no-tokens", default=True, show_default=True, help="Show the tokens that the ends touch.")
-@view_options
+@graph_view_options
 def circuit(view: View, ends: tuple[str, ...], sources: tuple[str, ...], targets: tuple[str, ...],
-            **options: Any) -> None:  # fmt: skip
+            pictures: Pictures, **options: Any) -> None:  # fmt: skip
     """The neurons by which SOURCE acts on TARGET, up to a share of the influence (the sum over all paths).
 
     SOURCE: ids, cluster:PATH, layer:A-B, label:TEXT or "embedding: doctor"; without it everything that feeds TARGET.
@@ -33,7 +36,7 @@ def circuit(view: View, ends: tuple[str, ...], sources: tuple[str, ...], targets
     since, to = _ends(ends, sources, targets)
     with view.open() as a:
         found = a.circuit(selection(since) or None, selection(to), **options)
-        show_subgraph(found, view)
+        pictures.write(found) if pictures.wanted else show_subgraph(found, view)
 
 
 def show_subgraph(found: Subgraph, view: View) -> None:

@@ -71,4 +71,4 @@ def _check(view: View, files: dict[str, Path]) -> None:
     """Pictures replace the table: a table's format or file beside them would be ignored."""
     table = f"--format {view.format}" if view.format != "table" else "-o" if view.output is not None else None
     if files and table and view.format not in GRAPHS:
-        raise InputError(f"--{next(iter(files))} writes a picture and {table} a table; ask for each in a call of its own")
+        raise InputError(f"--{next(iter(files))} writes a picture and {table} a table; ask for each in its own call")

@@ -22,6 +22,7 @@
     return size >= 1e-3 && size < 1e6 ? String(Number(value.toPrecision(digits))) : value.toExponential(digits - 1);
   }
   const share = (value) => (value === null || value === undefined ? "" : value && Math.abs(value) < 0.001 ? "< 0.1%" : number(value * 100, 2) + "%");
+  const nodesOf = (count) => `${number(count)} ${count === 1 ? "node" : "nodes"}`;
   const signed = (value) => (value > 0 ? "+" : "") + number(value).replace("-", "−");
   function list(pairs) {
     const dl = make("dl");
@@ -70,7 +71,7 @@
   function show(index, above, below) {
     const node = nodes[index], head = make("h2", title(node));
     head.dir = "auto";
-    card.replaceChildren(head, list([...nodePairs(node), ["fed by, over edges shown", number(below) + " nodes"], ["feeds, over edges shown", number(above) + " nodes"]]));
+    card.replaceChildren(head, list([...nodePairs(node), ["fed by, over edges shown", nodesOf(below)], ["feeds, over edges shown", nodesOf(above)]]));
     for (const [name, side, end] of [["Strongest inputs", "into", "source"], ["Strongest outputs", "from", "target"]]) {
       if (!node[side].length) continue;
       const ul = make("ul");
@@ -134,7 +135,7 @@
       links[i].hit.style.display = i >= count ? "none" : "";
     });
     const least = count ? `, ${data.measure} ≥ ${number(links[count - 1].strength)}` : "";
-    el("shown").textContent = `${number(count)} of ${number(links.length)} strongest${count < links.length ? least : ""}`;
+    el("shown").textContent = count < links.length ? `${number(count)} strongest of ${number(links.length)}${least}` : links.length ? "all shown" : "none";
     if (chosen !== null) pick(chosen);
   }
   many.value = String(data.drawn ? Math.round(1000 * Math.sqrt(data.start / data.drawn)) : 0);
@@ -164,7 +165,13 @@
 
   // -- zoom and pan ---------------------------------------------------------------------------------------------
   const whole = graph.viewBox.baseVal, home = { x: whole.x, y: whole.y, width: whole.width, height: whole.height };
+  const blown = 1.5 * Math.max(home.width / graph.clientWidth, home.height / graph.clientHeight); // few nodes: at most 1.5 times
+  if (blown < 1) {
+    const width = home.width / blown, height = home.height / blown;
+    Object.assign(home, { x: home.x + (home.width - width) / 2, y: home.y + (home.height - height) / 2, width, height });
+  }
   let view = { ...home }, drag = null, moved = false;
+  look(view);
   function look(next) {
     view = next;
     graph.setAttribute("viewBox", `${view.x} ${view.y} ${view.width} ${view.height}`);

@@ -14,7 +14,7 @@ from typing import Any
 
 from atlas.export.pictures.layout import Layout, place, strongest_links
 from atlas.export.pictures.lettering import caption, name, visible
-from atlas.export.pictures.svg import about, drawing, explain_layout
+from atlas.export.pictures.svg import about, drawing, explain_layout, heading
 from atlas.query.subgraph import Link, Node, Subgraph
 
 MOST_LINKS = 3000  # drawn; the table lists all
@@ -26,7 +26,7 @@ def page(subgraph: Subgraph) -> str:
     layout = place(subgraph, max_links=MOST_LINKS)
     parts = {
         "generator": "atlas",
-        "title": escape(visible(subgraph.title)),
+        "title": escape(heading(subgraph)),
         "facts": " ".join(f"<span>{escape(text)}</span>" for text in about(subgraph, len(layout.curves))),
         "warnings": "\n".join(f'<p class="warning">{escape(visible(text))}</p>' for text in subgraph.warnings),
         "box": f"0 0 {layout.width:.0f} {layout.height:.0f}",

@@ -28,7 +28,7 @@ def picture(subgraph: Subgraph, *, max_links: int | None = MOST_LINKS) -> str:
     foot, height = _legend(layout, top + layout.height + 14, width)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'height="{height:.0f}" font-family="{FONTS}" role="img" aria-label="{_text(subgraph.title)}">\n'
+        f'height="{height:.0f}" font-family="{FONTS}" role="img" aria-label="{_text(heading(subgraph))}">\n'
         f'<rect width="{width:.0f}" height="{height:.0f}" rx="10" fill="{PAPER}"/>\n{head}\n'
         f'<g transform="translate({(width - layout.width) / 2:.1f} {top:.1f})">\n{drawing(layout)}\n</g>\n'
         f"{foot}\n</svg>\n"
@@ -37,7 +37,7 @@ def picture(subgraph: Subgraph, *, max_links: int | None = MOST_LINKS) -> str:
 
 def drawing(layout: Layout, *, live: bool = False) -> str:
     """The rows, links and cards of a layout; live = numbered for a script, to be focused, without <title> tips."""
-    rows = [_row(row, layout.width) for row in layout.rows]
+    rows = [_row(row, layout.width, beyond=6000.0 if live else 0.0) for row in layout.rows]
     order = sorted(enumerate(layout.curves), key=lambda pair: (pair[1].strength, -pair[0]))  # strongest drawn last
     links = [_link(curve, k, live) for k, curve in order]
     cards = [_card(card, k, live) for k, card in enumerate(layout.cards)]
@@ -69,9 +69,13 @@ def describe_link(link: Link) -> str:
 # -- parts of the drawing -----------------------------------------------------------------------------------------
 
 
-def _row(row: Row, width: float) -> str:
+def _row(row: Row, width: float, *, beyond: float) -> str:
+    """A band and its name; `beyond` = how far it goes on at both sides, on a page that is wider than the drawing."""
     top, height = row.top - 14, row.bottom - row.top + 28
-    band = f'<rect class="band" x="0" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}" rx="8" fill="{BAND}"/>'
+    band = (
+        f'<rect class="band" x="{-beyond:.0f}" y="{top:.1f}" width="{width + 2 * beyond:.1f}" height="{height:.1f}" '
+        f'rx="8" fill="{BAND}"/>'
+    )
     middle = (row.top + row.bottom) / 2 + 4
     return (
         f'{band}<text class="row" x="12" y="{middle:.1f}" font-size="11" font-weight="600" '
@@ -138,9 +142,19 @@ def _arrow(sign: str, colour: str) -> str:
 
 def about(subgraph: Subgraph, drawn: int) -> list[str]:
     """What a picture is of and what is not in it, in phrases."""
-    counts = f"{len(subgraph.nodes):,} nodes, {len(subgraph.links):,} edges"
+    counts = f"{_count(len(subgraph.nodes), 'node')}, {_count(len(subgraph.links), 'edge')}"
     cut = [f"only the {drawn:,} strongest edges are drawn"] if drawn < len(subgraph.links) else []
     return [f"model {visible(subgraph.model)}", counts, *cut, *in_words(subgraph.facts)]
+
+
+def heading(subgraph: Subgraph) -> str:
+    """The title, starting with a capital."""
+    title = visible(subgraph.title)
+    return title[:1].upper() + title[1:]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _head(subgraph: Subgraph, layout: Layout, width: float) -> tuple[str, float]:
@@ -149,7 +163,7 @@ def _head(subgraph: Subgraph, layout: Layout, width: float) -> tuple[str, float]
     lines: list[str] = []
     y = 8.0
     for text, size, look, most in (
-        (visible(subgraph.title), 16, f'font-weight="700" fill="{INK}"', 2),
+        (heading(subgraph), 16, f'font-weight="700" fill="{INK}"', 2),
         (" · ".join(about(subgraph, len(layout.curves))), 11.5, f'fill="{MUTED}"', 4),
         *warning,
     ):
