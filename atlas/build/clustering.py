@@ -247,4 +247,4 @@ def _described(method: str, told: Mapping[str, Any]) -> str:
 
 
 def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f}"
+    return f"{size / 2**30:.2f}"

@@ -214,9 +214,7 @@ class Atlas:
         """Neurons that feed (direction="outputs": are fed by) several of a selection, with p and q against degree."""
         from atlas.query.common import common
 
-        return common(
-            self, selection, direction=direction, at_least=at_least, min_count=min_count, limit=limit
-        )
+        return common(self, selection, direction=direction, at_least=at_least, min_count=min_count, limit=limit)
 
     def similar(
         self,
@@ -239,11 +237,17 @@ class Atlas:
 
         return clusters(self, level=level, below=below, min_size=min_size, limit=limit)
 
-    def cluster(self, path: str, *, k: int | None = 20) -> ClusterCard:
-        """One module: sizes and weights, its parts, members and neighbours."""
+    def clusterings(self, *, limit: int | None = 50) -> Answer:
+        """The stored clusterings, the primary one (which clusters() and neurons show) first."""
+        headline = ("clustering", "primary", "method", "neurons", "modules", "top_modules", "levels", "quality")
+        warnings = self.require("clusterings")
+        return self.ask("clusterings_list", {"max_rows": limit}, headline=headline, warnings=warnings)
+
+    def cluster(self, path: str, *, k: int | None = 20, words: bool = False) -> ClusterCard:
+        """One module: sizes, layers, weights, parts, members, neighbours, inner edges, tokens; its enriched words too."""
         from atlas.query.clusters import cluster
 
-        return cluster(self, path, k=k)
+        return cluster(self, path, k=k, words=words)
 
     def quotient(self, *, level: int = 1, between: bool = False, limit: int | None = 50) -> Quotient:
         """Modules as nodes: weight from each to each, what chance would send, z; `.matrix()` gives scipy sparse."""

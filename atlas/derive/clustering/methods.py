@@ -53,7 +53,7 @@ class Need:
 
 # Measured on planted atlases of 1 to 8 million edges, of which the slowest is taken; one core.
 _COSTS = {
-    "infomap": Cost(210, 800, 7.0, 1.55),
+    "infomap": Cost(190, 1000, 9.0, 1.4),
     "leiden": Cost(260, 400, 20.0, 1.2),
     "louvain-hierarchical": Cost(200, 400, 10.0, 1.2),
     "kmeans": Cost(110, 2000, 15.0, 1.2),
@@ -97,7 +97,7 @@ def find(
 def predict(con: duckdb.DuckDBPyConnection, method: str, options: Any, *, neurons: int) -> Need:
     """What a run will take, from the number of edges that go in; raises as the run does when there are none.
 
-    Seconds are a forecast within a factor of two: they depend on how clear the modules are.
+    Seconds are of an idle core and within a factor of three: they depend on how clear the modules are.
     """
     entries, cost = _entries(con, options), _COSTS[method]
     with_entries = min(neurons, 2 * entries)
