@@ -19,7 +19,7 @@ from atlas.export.pictures.routes import Band, Point, path_between
 from atlas.query.subgraph import Link, Node, Subgraph
 
 GAP, SIDE, TOP = 26.0, 96.0, 22.0  # between cards, left for the rows' names, above all
-_LOW, _HIGH, _ASPECT = 48.0, 116.0, 0.72  # between rows: what makes the picture as high as _ASPECT widths, in bounds
+_LOW, _HIGH, _ASPECT = 48.0, 96.0, 0.64  # between rows: what makes the picture as high as _ASPECT widths, in bounds
 _LETTERS, _TEXT_WIDTH = 11.5, 138.0  # size of a label's letters and the widest line, before scaling by influence
 _SWEEPS = 12  # orders change no more after 8 to 10 on graphs of 200 nodes
 WIDEST_LINE, FINEST_LINE = 6.5, 0.7

@@ -20,6 +20,28 @@ _INVISIBLE = re.compile(
 )
 _SHARES = re.compile("share|kept|explained|fraction|part|influence|budget|from")  # names of shares in [-1, 1]
 
+# What a circuit's facts are called; "" where the counts of nodes and edges say it.
+_PHRASES = {
+    "influence": "{} of the target's input stems from the source",
+    "signed_influence": "{} with signs",
+    "budget": "{} of the influence asked for",
+    "share_kept": "{} of the influence is kept",
+    "signed_kept": "{} kept with signs",
+    "nodes_kept": "",
+    "edges_kept": "",
+    "nodes_on_paths": "of {} nodes on paths",
+    "edges_on_paths": "of {} edges on paths",
+    "target_from_embeddings": "{} of the target's input comes straight from embeddings",
+    "target_from_neurons": "{} from neurons",
+    "explained_median": "the median graph explains {} of its metric",
+    "min_count": "edges of at least {} observations",
+    "min_edge_count": "the atlas keeps edges of at least {}",
+    "edges_cut": "{} edges were cut from the atlas",
+    "embeddings_shown": "{} embeddings shown",
+    "embeddings_there": "of {}",
+    "embeddings_share": "they bring {} of what enters",
+}
+
 
 def visible(text: str) -> str:
     r"""Text on one line in which nothing is invisible; XML allows every character that is left.
@@ -94,22 +116,25 @@ def percent(value: float) -> str:
 
 
 def in_words(facts: dict[str, Any]) -> list[str]:
-    """Facts as phrases, shares in percent; those without a value are left out.
+    """Facts as phrases, shares in percent; those without a value, or told by the drawing, are left out.
 
-    >>> in_words({"share_kept": 0.8, "nodes_cut": 1204, "budget": None})
-    ['share kept 80%', 'nodes cut 1,204']
+    >>> in_words({"share_kept": 0.8, "nodes_cut": 1204, "nodes_kept": 7, "budget": None})
+    ['80% of the influence is kept', 'nodes cut 1,204']
     """
-    known = {str(key): value for key, value in facts.items() if value is not None}
-    return [f"{visible(key).replace('_', ' ')} {_fact(key, value)}" for key, value in known.items()]
+    known = {visible(str(key)): value for key, value in facts.items() if value is not None}
+    phrases = [(_PHRASES.get(key, f"{key.replace('_', ' ')} {{}}"), _fact(key, value)) for key, value in known.items()]
+    return [phrase.replace("{}", text) for phrase, text in phrases if phrase]
 
 
 def _fact(key: str, value: Any) -> str:
-    part = isinstance(value, float) and abs(value) <= 1 and _SHARES.search(key)
     if isinstance(value, dict):
         return ", ".join(in_words(value))
     if isinstance(value, list | tuple):
         return ", ".join(map(number, value)) or "none"
-    return percent(value) if part else number(value)
+    if not (isinstance(value, float) and abs(value) <= 1 and _SHARES.search(key)):
+        return number(value)
+    signed = "+" if key.startswith("signed") and value > 0 else ""
+    return signed + (f"{value:.0%}" if abs(value) >= 0.0995 or value == 0 else f"{value * 100:.2g}%")
 
 
 def _spelled(character: str) -> str:

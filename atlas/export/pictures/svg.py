@@ -73,7 +73,7 @@ def _row(row: Row, width: float, *, beyond: float) -> str:
     """A band and its name; `beyond` = how far it goes on at both sides, on a page that is wider than the drawing."""
     top, height = row.top - 14, row.bottom - row.top + 28
     band = (
-        f'<rect class="band" x="{-beyond:.0f}" y="{top:.1f}" width="{width + 2 * beyond:.1f}" height="{height:.1f}" '
+        f'<rect class="band" x="{0 - beyond:.0f}" y="{top:.1f}" width="{width + 2 * beyond:.1f}" height="{height:.1f}" '
         f'rx="8" fill="{BAND}"/>'
     )
     middle = (row.top + row.bottom) / 2 + 4
@@ -153,6 +153,16 @@ def heading(subgraph: Subgraph) -> str:
     return title[:1].upper() + title[1:]
 
 
+def _fitting(phrases: list[str], width: float) -> str:
+    """As many phrases as two lines hold, whole ones only: a page shows the others."""
+    text = phrases[0]
+    for phrase in phrases[1:]:
+        if width_of(f"{text} · {phrase}", 11.5) > width:
+            break
+        text = f"{text} · {phrase}"
+    return text
+
+
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
@@ -164,12 +174,12 @@ def _head(subgraph: Subgraph, layout: Layout, width: float) -> tuple[str, float]
     y = 8.0
     for text, size, look, most in (
         (heading(subgraph), 16, f'font-weight="700" fill="{INK}"', 2),
-        (" · ".join(about(subgraph, len(layout.curves))), 11.5, f'fill="{MUTED}"', 4),
+        (_fitting(about(subgraph, len(layout.curves)), 1.8 * (width - 24)), 11.5, f'fill="{MUTED}"', 4),
         *warning,
     ):
         for line in wrapped(text, (width - 24) / (1.1 if "700" in look else 1), size=size, lines=most):
             y += size * 1.42
-            lines.append(f'<text x="12" y="{y:.1f}" font-size="{size}" {look}>{_text(line)}</text>')
+            lines.append(f'<text x="12" y="{y:.1f}" font-size="{size}" {look}>{_text(line.removesuffix(" ·"))}</text>')
     return "\n".join(lines), y + 10
 
 
