@@ -1,7 +1,7 @@
 """A set of neurons -> the partners that several of them share, with the chance of that by degree alone.
 
-The statistics are in common_inputs.sql and common_outputs.sql. Their urns, the neurons of each layer that have any edge,
-are counted once per atlas and minimum count: that reads all edges, the questions themselves do not.
+The statistics are in common_inputs.sql and common_outputs.sql. Their urns, the neurons of each layer with any
+edge, are counted once per atlas and minimum count: that reads all edges, the questions themselves do not.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def common(
 ) -> Answer:
     """Partners with at least `at_least` members of the selection, the least likely first; columns of common_inputs.
 
-    direction: "inputs" feed the selection, "outputs" are fed by it. min_count: edges with fewer observations do not count.
+    direction: "inputs" feed the selection, "outputs" are fed by it. min_count: fewest observations of an edge.
     """
     if direction not in _MACROS:
         raise InputError(f"unknown direction {direction!r}; use inputs or outputs")
     ids = select(atlas, selection)
     if not 1 <= at_least <= len(ids):
         raise InputError(
-            f"at_least is {at_least}, but the selection has {_counted(len(ids))}; use 1 to {len(ids)}, or select more"
+            f"at_least is {at_least}, but the selection has {_counted(len(ids))}; use at most that, or select more"
         )
     warnings = atlas.require("edges") + tuple(f"{said}; p and q are biased" for said in atlas.truncation())
     senders, receivers = populations(atlas, min_count)
