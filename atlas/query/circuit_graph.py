@@ -170,6 +170,8 @@ def _token_links(plan: _Plan, kind: str) -> _Edges:
         return _empty(0)
     values = {"of_kind": kind, "of_tokens": list(tokens), "at_least_count": plan.min_count}
     table = plan.atlas.ask("circuit_token_edges", values | {"of_width": plan.atlas.d_mlp}).arrow()
+    if kind == "embedding" and plan.source:  # no path goes on through another node of the source
+        table = table.filter(~np.isin(table["id"].to_numpy(), plan.source.neurons))
     order = np.argsort(np.array(tokens))
     at = (order[np.searchsorted(np.array(tokens)[order], table["token_id"].to_numpy())] + first).astype(np.int32)
     ids = (table["id"].to_numpy() + plan.neurons.start).astype(np.int32)
