@@ -209,8 +209,8 @@ def _refuse_other_sizes(store: Store, sizes: Sizes) -> None:
         if said is not None and found not in (said, "unknown"):
             empty = "" if store.manifest.partials else ", or delete this one, nothing is in it yet"
             raise InputError(
-                f"--{name.replace('_', '-')} is {said}, the store {store.path} has {found or 'none'}; leave the option out, or "
-                f"give another store{empty}"
+                f"--{name.replace('_', '-')} is {said}, the store {store.path} has {found or 'none'}; leave the option "
+                f"out, or give another store{empty}"
             )
 
 
