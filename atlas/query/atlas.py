@@ -269,6 +269,21 @@ class Atlas:
 
         return enrich(self, selection, level=level, field=field, min_hits=min_hits, limit=limit)
 
+    def paths(
+        self,
+        src: Selection,
+        dst: Selection,
+        *,
+        max_hops: int = 5,
+        k: int = 10,
+        score: str = "product",
+        min_count: int = 1,
+    ) -> Answer:
+        """The k strongest paths between two selections, exact; score "product" or "bottleneck" of mean |F|."""
+        from atlas.query.paths import paths
+
+        return paths(self, src, dst, max_hops=max_hops, k=k, score=score, min_count=min_count)
+
     def prune(
         self, *, threshold: float = 10.0, layer: int | None = None, everything: bool = False, limit: int | None = 50
     ) -> Answer:
