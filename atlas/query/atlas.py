@@ -284,6 +284,12 @@ class Atlas:
 
         return paths(self, src, dst, max_hops=max_hops, k=k, score=score, min_count=min_count)
 
+    def graphs(self, selection: Selection, *, members: str | Path | None = None, limit: int | None = 20) -> Answer:
+        """The attribution graphs (prompts) that contain every neuron of a selection, most relevant first."""
+        from atlas.query.graphs import graphs
+
+        return graphs(self, selection, members=members, limit=limit)
+
     def prune(
         self, *, threshold: float = 10.0, layer: int | None = None, everything: bool = False, limit: int | None = 50
     ) -> Answer:

@@ -1,10 +1,11 @@
-"""Modules of the primary clustering: the list, and one module with its parts, members and neighbours."""
+"""Modules of the primary clustering: the list, one module with all about it, and the matrix between modules."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from atlas.errors import InputError, StoreError
 from atlas.query.answer import Answer
 
 if TYPE_CHECKING:
@@ -13,20 +14,60 @@ if TYPE_CHECKING:
 HEADLINE = ("cluster_path", "level", "label", "size", "layer_min", "layer_max", "internal_weight", "conductance")
 
 
+QUOTIENT_HEADLINE = (
+    "src_cluster", "src_label", "tgt_cluster", "tgt_label", "n_edges", "weight", "signed_weight", "expected", "ratio", "z",
+)  # fmt: skip
+TOKENS_OF = 1000  # members of most flow whose tokens and words stand for the module: 0.1 s, more change little
+
+
 @dataclass(frozen=True)
 class ClusterCard:
-    """One module: its row, its parts one or more levels below, its members and the modules it exchanges most with."""
+    """One module: its row, its layers, parts, members, neighbours, strongest inner edges, tokens and enriched words."""
 
     path: str
     about: dict[str, Any]
+    layers: Answer
     parts: Answer
     members: Answer
     neighbours: Answer
+    edges: Answer
+    tokens: Answer | None
+    words: Answer | None
+
+    def lists(self) -> dict[str, Answer]:
+        """The answers by name, those that the atlas has no data for left out."""
+        named = {
+            "layers": self.layers, "parts": self.parts, "members": self.members, "neighbours": self.neighbours,
+            "edges": self.edges, "tokens": self.tokens, "words": self.words,
+        }  # fmt: skip
+        return {name: answer for name, answer in named.items() if answer is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """All parts as plain lists and dicts."""
-        lists = {"parts_list": self.parts, "members": self.members, "neighbours": self.neighbours}
-        return {**self.about, **{name: answer.rows() for name, answer in lists.items()}}
+        """All parts as plain lists and dicts (`parts` is their number, `parts_list` are the modules)."""
+        lists = self.lists()
+        return {**self.about, **{"parts_list" if n == "parts" else n: answer.rows() for n, answer in lists.items()}}
+
+
+@dataclass(frozen=True)
+class ModuleMatrix:
+    """Modules as scipy.sparse: value[i, j] of rows[i] -> columns[j] (paths; None = outside every module)."""
+
+    value: Any  # scipy.sparse.csr_array [modules, modules], float64; no entry = no edge
+    rows: list[str | None]
+    columns: list[str | None]
+
+
+class Quotient(Answer):
+    """Pairs of modules that can also be given as a matrix."""
+
+    _atlas: Atlas
+
+    def matrix(self, value: str = "weight") -> ModuleMatrix:
+        """Return a column of ALL pairs that have edges (neither the limit nor `between` applies), as scipy.sparse.
+
+        expected and z come from one product of the modules' margins: the same numbers as the rows, for all pairs.
+        """
+        return _matrix(self._atlas, int(str(self._parameters["of_level"])), value)
 
 
 def clusters(
@@ -35,7 +76,7 @@ def clusters(
     """Columns of clusters_list, largest first."""
     warnings = atlas.require("clusters")
     if below is not None:
-        atlas.require_cluster(below)
+        require_path(atlas, below)
     values = {"of_level": level, "of_parent": below, "at_least": min_size, "max_rows": limit}
     return atlas.ask("clusters_list", values, headline=HEADLINE, warnings=warnings)
 
@@ -47,21 +88,142 @@ def search(atlas: Atlas, query: str, *, limit: int | None = 20) -> Answer:
 
 def members(atlas: Atlas, path: str, *, limit: int | None = 50) -> Answer:
     """Columns of cluster_members; InputError for an unknown path."""
-    atlas.require_cluster(path)
+    require_path(atlas, path)
     headline = ("layer", "neuron", "label", "cluster_path", "infomap_flow", "appearance_count")
     return atlas.ask("cluster_members", {"of_path": path, "max_rows": limit}, headline=headline)
 
 
-def cluster(atlas: Atlas, path: str, *, k: int | None = 20) -> ClusterCard:
-    """Return one module; k = rows of each list. InputError for an unknown path."""
-    atlas.require_cluster(path)
-    headline = ("cluster_path", "label", "size", "weight_out", "weight_in", "edges_out", "edges_in")
+def cluster(atlas: Atlas, path: str, *, k: int | None = 20, words: bool = False) -> ClusterCard:
+    """Return one module; k = rows of each list. InputError for an unknown path.
+
+    Tokens and words are those of its 1,000 members of most flow; words (enriched in labels) only on request, because
+    every label of the atlas has to be read for their background (1.64M labels: seconds, the rest of the card: one).
+    """
+    require_path(atlas, path)
+    one, some = {"of_path": path}, {"of_path": path, "max_rows": k}
+    cut = atlas.truncation()
+    neighbours = ("cluster_path", "label", "size", "weight_out", "weight_in", "edges_out", "edges_in")
+    inner = (
+        "src_layer", "src_neuron", "src_label", "tgt_layer", "tgt_neuron", "tgt_label", "mean_weight",
+        "sign_consistency", "count",
+    )  # fmt: skip
     return ClusterCard(
         path=path,
-        about=atlas.ask("cluster_card", {"of_path": path}).rows()[0],
+        about=atlas.ask("cluster_card", one).rows()[0],
+        layers=atlas.ask("cluster_layers", one),
         parts=clusters(atlas, below=path, limit=k),
         members=members(atlas, path, limit=k),
-        neighbours=atlas.ask(
-            "cluster_neighbours", {"of_path": path, "max_rows": k}, headline=headline, warnings=atlas.truncation()
-        ),
+        neighbours=atlas.ask("cluster_neighbours", some, headline=neighbours, warnings=cut),
+        edges=atlas.ask("cluster_edges", some, headline=inner),
+        tokens=_tokens(atlas, path, k),
+        words=_words(atlas, path, k) if words else None,
     )
+
+
+def quotient(atlas: Atlas, *, level: int = 1, between: bool = False, limit: int | None = 50) -> Quotient:
+    """Columns of quotient, by weight; `between` leaves out what stays inside a module."""
+    warnings = require_modules(atlas, level) + atlas.require("edges") + atlas.truncation()
+    values = {"of_level": level, "with_inside": not between, "max_rows": limit}
+    statement = atlas.ask("quotient", values).statement
+    found = Quotient(atlas, statement, values, warnings=warnings, headline=QUOTIENT_HEADLINE)
+    found._atlas = atlas
+    return found
+
+
+def require_path(atlas: Atlas, path: str) -> None:
+    """Raise StoreError for an atlas without modules, InputError with the nearest module for an unknown path."""
+    _require_some(atlas)
+    parts = path.split(".")
+    above = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+    there = {row[0] for row in atlas.free("FROM clusters SELECT cluster_path WHERE cluster_path IN (SELECT unnest($p))",
+                                          {"p": above})}  # fmt: skip
+    if path in there:
+        return
+    nearest = next((p for p in above if p in there), None)
+    hint = f"{nearest!r} exists: atlas cluster list --below {nearest}" if nearest else '"atlas cluster list" shows all'
+    raise InputError(f"no module {path!r} in {atlas.name}; {hint}")
+
+
+def require_modules(atlas: Atlas, level: int) -> tuple[str, ...]:
+    """Raise StoreError for an atlas without modules, InputError for a level that it has not; return no warning."""
+    _require_some(atlas)
+    levels = [row[0] for row in atlas.free("SELECT DISTINCT level FROM clusters ORDER BY level", {})]
+    if level not in levels:
+        raise InputError(f"no modules of level {level} in {atlas.name}; there are levels {levels[0]} to {levels[-1]}")
+    return ()
+
+
+def _require_some(atlas: Atlas) -> None:
+    if atlas.require("clusters"):
+        raise StoreError(f"{atlas.name} has no modules: it was built without clustering; run \"atlas cluster run\" on it")
+
+
+def _tokens(atlas: Atlas, path: str, k: int | None) -> Answer | None:
+    if "token_stats" in atlas.missing or "vocab" in atlas.missing or atlas.require("token_stats", "vocab"):
+        return None
+    found = atlas.tokens(_strongest(atlas, path), limit=k)
+    found.warnings = ()  # the card's own note says whose tokens they are
+    return found
+
+
+def _words(atlas: Atlas, path: str, k: int | None) -> Answer | None:
+    from atlas.query.enrichment import enrich
+
+    found = enrich(atlas, _strongest(atlas, path), limit=k)
+    return found if len(found) else None
+
+
+def _strongest(atlas: Atlas, path: str) -> list[object]:
+    rows = atlas.ask("cluster_members", {"of_path": path, "max_rows": TOKENS_OF}).rows()
+    return [int(row["feature_id"]) for row in rows]
+
+
+def _matrix(atlas: Atlas, level: int, value: str) -> ModuleMatrix:
+    try:
+        from scipy.sparse import csr_array
+    except ImportError as error:
+        raise InputError("matrix() needs scipy, which is not installed; pip install scipy") from error
+    import numpy as np
+
+    pairs = atlas.ask("quotient_pairs", {"of_level": level}).arrow()
+    if value not in (*pairs.column_names[2:], "expected", "z"):
+        raise InputError(f"no value {value!r} of pairs of modules; choose among "
+                         f"{', '.join(pairs.column_names[2:])}, expected, z")  # fmt: skip
+    names = sorted({*pairs["src_cluster"].to_pylist(), *pairs["tgt_cluster"].to_pylist()}, key=_in_order)
+    place = {name: at for at, name in enumerate(names)}
+    i, j = (np.array([place[p] for p in pairs[c].to_pylist()], dtype=int) for c in ("src_cluster", "tgt_cluster"))
+    if value in pairs.column_names:
+        numbers = pairs[value].to_numpy().astype("float64")
+    else:
+        expected, variance = (grid[i, j] for grid in _chance(atlas, level, place))
+        numbers = expected
+        if value == "z":
+            numbers = np.full(len(i), np.nan)
+            varies = variance > 1e-12 * expected**2
+            np.divide(pairs["weight"].to_numpy() - expected, np.sqrt(variance), out=numbers, where=varies)
+    return ModuleMatrix(csr_array((numbers, (i, j)), shape=(len(names), len(names))), names, list(names))
+
+
+def _in_order(path: str | None) -> tuple[bool, list[int]]:
+    return path is None, [int(part) for part in (path or "").split(".") if part]
+
+
+def _chance(atlas: Atlas, level: int, place: dict[str | None, int]) -> tuple[Any, Any]:
+    """Expected weight and variance of all pairs [modules, modules] as quotient.sql defines them."""
+    import numpy as np
+
+    margins = atlas.ask("quotient_margins", {"of_level": level}).arrow()
+    key = margins["src_layer"].to_numpy().astype(int) * 256 + margins["tgt_layer"].to_numpy()
+    blocks, block = np.unique(key, return_inverse=True)
+    at = np.array([place[p] for p in margins["cluster_path"].to_pylist()], dtype=int)
+    sent = margins["sent"].to_numpy(zero_copy_only=False).astype(bool)
+    sums = np.zeros((2, 2, len(place), len(blocks)))  # sent or received, weight or square, module, layer pair
+    for side, chosen in enumerate((sent, ~sent)):
+        for kind, name in enumerate(("weight", "weight_sq")):
+            sums[side, kind, at[chosen], block[chosen]] = margins[name].to_numpy()[chosen]
+    (a, a2), (b, b2) = sums
+    w, w2 = a.sum(axis=0), a2.sum(axis=0)
+    spread = [squares * (1 - 2 * one / w) + (one / w) ** 2 * w2 for one, squares in ((a, a2), (b, b2))]
+    free = w**2 - w2
+    scale = np.divide(w**2, w2 * free, out=np.zeros_like(w), where=free > 0)
+    return (a / w) @ b.T, (spread[0] * scale) @ spread[1].T
