@@ -61,6 +61,7 @@
     for (const one of graph.querySelectorAll(".on, .chosen")) one.classList.remove("on", "chosen");
     for (const row of document.querySelectorAll("tr.on")) row.classList.remove("on");
     if (index === null) return;
+    graph.classList.remove("searched");
     const [above, up] = reach(index, "from", "target"), [below, down] = reach(index, "into", "source");
     for (const i of [...above, ...below]) cards[i].classList.add("on");
     for (const i of [...up, ...down]) if (lines[i]) lines[i].classList.add("on");
@@ -170,11 +171,17 @@
     const width = home.width / blown, height = home.height / blown;
     Object.assign(home, { x: home.x + (home.width - width) / 2, y: home.y + (home.height - height) / 2, width, height });
   }
+  const rowNames = graph.querySelectorAll(".row");
   let view = { ...home }, drag = null, moved = false;
   look(view);
   function look(next) {
     view = next;
     graph.setAttribute("viewBox", `${view.x} ${view.y} ${view.width} ${view.height}`);
+    const size = scale(), left = view.x + view.width / 2 - (graph.clientWidth * size) / 2;
+    for (const name of rowNames) { // names of rows keep to the left border and to their size
+      name.setAttribute("x", left + 12 * size);
+      name.setAttribute("font-size", 11.5 * size);
+    }
   }
   function scale() { return Math.max(view.width / graph.clientWidth, view.height / graph.clientHeight) || 1; }
   function at(event) {
@@ -209,6 +216,7 @@
   el("in").addEventListener("click", () => zoom(0.75, middle()));
   el("out").addEventListener("click", () => zoom(1 / 0.75, middle()));
   el("fit").addEventListener("click", () => look({ ...home }));
+  new ResizeObserver(() => look(view)).observe(graph);
   let before = null;
   addEventListener("beforeprint", () => { before = view; look({ ...home }); });
   addEventListener("afterprint", () => { if (before) look(before); });

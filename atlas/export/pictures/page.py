@@ -18,7 +18,7 @@ from atlas.export.pictures.svg import about, drawing, explain_layout, heading
 from atlas.query.subgraph import Link, Node, Subgraph
 
 MOST_LINKS = 3000  # drawn; the table lists all
-_PER_NODE, _FEWEST = 2, 80  # edges shown at first: the slider brings the others
+_PER_NODE, _FEWEST, _MOST_FIRST = 2, 80, 400  # edges shown at first: the slider brings the others
 
 
 def page(subgraph: Subgraph) -> str:
@@ -53,7 +53,7 @@ def _data(subgraph: Subgraph, layout: Layout) -> dict[str, Any]:
         "nodes": [_node(node, i) for i, node in enumerate(subgraph.nodes)],
         "links": [_link(link, index, measure) for link in links],
         "drawn": drawn,
-        "start": min(drawn, max(_FEWEST, _PER_NODE * len(subgraph.nodes))),
+        "start": min(drawn, max(_FEWEST, min(_PER_NODE * len(subgraph.nodes), _MOST_FIRST))),
         "measure": measure,
     }
 
