@@ -50,3 +50,13 @@ def _lines(place: int, row: dict[str, Any]) -> str:
     return "\n".join(
         [f"{place}. {size}", *(f"   {w:>18}  {name:<12}  {label or ''}".rstrip() for w, name, label in steps)]
     )
+
+
+@click.command(epilog="Example: atlas graphs L2/N17; atlas graphs L2/N17 L5/N40 --limit 5")
+@click.argument("neurons", nargs=-1, required=True)
+@click.option("--members", metavar="FILE", help="Parquet file of neuron_graphs, where it was left out of the atlas.")
+@view_options
+def graphs(view: View, neurons: tuple[str, ...], members: str | None) -> None:
+    """The attribution graphs (prompts) that contain all of NEURONS, most relevant first."""
+    with view.open() as a:
+        view.show(a.graphs(selection(neurons), members=members, limit=view.limit(20)))
