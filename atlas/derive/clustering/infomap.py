@@ -144,7 +144,7 @@ def _network(seed: int, trials: int) -> Any:
 
 def _tree(result: Any) -> Tree:
     """Infomap's result as arrays: 7 s for 1.6 million nodes, most of it Infomap's own copying."""
-    depth = max(result.max_depth, 2)
+    depth = max(result.num_levels, 2)
     nodes = result.num_nodes
     ids, flow = np.empty(nodes, dtype=np.int64), np.empty(nodes)
     steps = np.zeros((nodes, depth), dtype=np.int32)
