@@ -75,7 +75,9 @@ def enrich(view: View, which: tuple[str, ...], everything: bool, level: int, fie
     """Words that the members' labels hold more often than other neurons of the same layers, with FDR."""
     if everything == bool(which):
         raise InputError("give a module path or a selection, or --all for every module of --level")
-    chosen: list[object] | None = None if everything else [f"cluster:{w}" if _PATH.fullmatch(w) else w for w in map(str, selection(which))]
+    chosen: list[object] | None = (
+        None if everything else [f"cluster:{w}" if _PATH.fullmatch(w) else w for w in map(str, selection(which))]
+    )
     with view.open() as a:
         view.show(a.enrich(chosen, level=level, field=field, min_hits=min_hits, limit=view.limit(50)))
 

@@ -155,7 +155,7 @@ def require_modules(atlas: Atlas, level: int) -> tuple[str, ...]:
 
 def _require_some(atlas: Atlas) -> None:
     if atlas.require("clusters"):
-        raise StoreError(f"{atlas.name} has no modules: it was built without clustering; run \"atlas cluster run\" on it")
+        raise StoreError(f'{atlas.name} has no modules: it was built without clustering; run "atlas cluster run" on it')
 
 
 def _tokens(atlas: Atlas, path: str, k: int | None) -> Answer | None:

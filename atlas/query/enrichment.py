@@ -32,6 +32,7 @@ HEADLINE = ("module", "word", "hits", "labelled", "expected", "odds_ratio", "p",
 FEW_HITS = 20  # convolved whatever the layers hold; all hits to 64 take 10 times as long on 352 top modules
 SOME_HITS, SOME_SUPPORT = 64, 200  # or these, where the layers have room for few hits (modules of some 40 neurons)
 _LOOKED_AT = 0.05  # a larger p of the binomial is left as it is: it is right to a percent or so there
+_ALONE, _ALONE_WORK = 300, 1_000_000  # one by one at most so many of a batch (1 ms each), and of hits x support
 _NOTHING = 1e-290  # a smaller p prints as 0 or nearly so whatever its last digits
 _AT_ONCE = 20_000  # tests: 64 layers of them as doubles take 10 MB
 _FEW_BEYOND, _BEYOND = 10, 40  # terms of a tail past its first, mean < 1 or more: the rest is below 1e-8 of them
@@ -212,8 +213,8 @@ def _convolvable(counts: Counts, p: Array, trials: Array) -> tuple[NDArray[np.bo
     light = (total <= FEW_HITS) | ((total <= SOME_HITS) & (support <= SOME_SUPPORT))
     few = (p < _LOOKED_AT) & light & ~crowded
     strained = ((shared > 0).sum(axis=1) == 1) | (total > trials / 8) | (light & crowded)
-    alone = (p < _LOOKED_AT) & (p > _NOTHING) & strained & ~few
-    return few, alone
+    alone = (p < _LOOKED_AT) & (p > _NOTHING) & strained & ~few & (total * support < _ALONE_WORK)
+    return few, alone & (alone.sum() <= _ALONE)
 
 
 def _few_hits(hits: int, n: Array, k: Array, size: Array) -> Array:
@@ -273,7 +274,9 @@ def _binomial(hits: Array, mean: Array, variance: Array) -> Array:
     try:
         from scipy.special import betainc, gammainc
     except ImportError as error:
-        raise InputError("enrichment of large modules needs scipy, which is not installed; pip install scipy") from error
+        raise InputError(
+            "enrichment of large modules needs scipy, which is not installed; pip install scipy"
+        ) from error
     trials = mean**2 / np.maximum(mean - variance, 1e-12 * mean)
     inside = trials - hits + 1 > 0
     tail = betainc(hits, np.where(inside, trials - hits + 1, 1.0), np.minimum(mean / trials, 1.0))
