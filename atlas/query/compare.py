@@ -44,7 +44,10 @@ class DiffOptions:
 
 
 class Diff(Answer):
-    """Rows that differ; `facts` are the numbers of the whole comparison."""
+    """Rows that differ; `facts` are the numbers of the whole comparison.
+
+    `sql` of edges, tokens and the summary reads tables of the comparison's memory, so it runs nowhere else.
+    """
 
     facts: dict[str, Any]
 

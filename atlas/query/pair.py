@@ -80,7 +80,7 @@ class Pair:
             f"SELECT layer, sum(n)::BIGINT FROM (SELECT {column} AS layer, count(*) AS n FROM a.{table} GROUP BY 1 "
             f"UNION ALL SELECT {column}, count(*) FROM b.{table} GROUP BY 1) GROUP BY 1 ORDER BY 1"
         )
-        return cut_ranges(dict(rows), most)  # type: ignore[arg-type]
+        return cut_ranges(dict(rows), most)
 
 
 def cut_ranges(rows: dict[int, int], most: int) -> list[tuple[int, int]]:
