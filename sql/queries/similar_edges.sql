@@ -6,8 +6,9 @@
 -- |product of weights|. n_edges: partners of the neuron. Ordered by the cosine; opposite neurons have negative ones.
 -- Exact without reading every profile: for a neuron y that shares partners with x, Cauchy and Schwarz give
 -- cos(x, y) <= sqrt(|x over the shared targets|^2 + (x.y over the shared sources / |y over them|)^2) / |x|, and this bound
--- needs no weight of an edge out of y. The 300 neurons with the largest bounds are computed first; then all whose bound
--- reaches the smallest cosine that would still be shown. Cosines are rounded to 12 digits, so threads change no order.
+-- needs no weight of an edge out of y. The 300 neurons with the largest bounds are computed first (by 'out' all, where
+-- they are at most 2,000: one pass over the edges); then all whose bound reaches the smallest cosine that would still be
+-- shown. Cosines are rounded to 12 digits, so threads change no order.
 -- Try: FROM similar_edges([10], of_side := 'in')
 CREATE OR REPLACE MACRO similar_edges(
     of_ids, of_side := 'out', first_layer := NULL, last_layer := NULL, max_rows := 20
@@ -39,7 +40,8 @@ WITH chosen AS MATERIALIZED (
     WHERE id >= (SELECT low FROM region) AND id <= (SELECT high FROM region) AND id NOT IN (FROM chosen)
     GROUP BY id
 ), early AS MATERIALIZED (
-    SELECT id FROM bounds ORDER BY most DESC, id LIMIT 300
+    SELECT id FROM bounds ORDER BY most DESC, id
+    LIMIT (SELECT CASE WHEN of_side = 'out' AND count(*) <= 2000 THEN 2000 ELSE 300 END FROM bounds)
 ), early_edges AS (
     SELECT src AS id, 'out' AS side, tgt AS partner, weight_sum::DOUBLE AS w
     FROM edges WHERE of_side <> 'in' AND src IN (FROM early)

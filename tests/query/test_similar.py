@@ -98,8 +98,8 @@ def test_by_tokens_against_brute_force(big: atlas.Atlas, members: list[int], k: 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[atlas.Atlas, list[Row]]]:
-    """Layer 0 (900 neurons) feeds a hub, layer 1's neuron 0, and others: more candidates than are read at first."""
-    dice, width = np.random.default_rng(3), 900
+    """Layer 0 (2,400 neurons) feeds a hub, layer 1's neuron 0, and others: more candidates than are read at first."""
+    dice, width = np.random.default_rng(3), 2400
     flows = {(s, width): [float(w)] for s, w in enumerate(dice.normal(0, 0.2, width))}
     for s in range(width):
         for t in dice.choice(np.arange(1, 60), 4, replace=False):
@@ -109,15 +109,15 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[atlas.Atlas,
         yield found, tables["edges"]
 
 
-@pytest.mark.parametrize("neuron", [0, 17, 400, 899])
+@pytest.mark.parametrize("neuron", [0, 17, 2399])
 @pytest.mark.parametrize("k", [1, 20, 500, None])
 def test_the_bound_leaves_out_no_neuron(hub: tuple[atlas.Atlas, list[Row]], neuron: int, k: int | None) -> None:
     expected = brute(edge_profiles(hub[1], "out"), [neuron])
-    assert len(expected) == 899  # through the hub
+    assert len(expected) == 2399  # through the hub
     check(hub[0].similar(neuron, k=k), expected, k)
 
 
-@pytest.mark.parametrize("neuron", [900, 903])
+@pytest.mark.parametrize("neuron", [2400, 2403])
 def test_the_bound_leaves_out_no_target(hub: tuple[atlas.Atlas, list[Row]], neuron: int) -> None:
     check(hub[0].similar(neuron, by="in", k=3), brute(edge_profiles(hub[1], "in"), [neuron]), 3)
 
