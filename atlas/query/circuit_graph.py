@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from atlas.errors import ResourceError
 from atlas.query.circuit_ends import End
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from atlas.query.atlas import Atlas
 
-# Measured 16 bytes an edge for what is held; the sums over one layer and the batches of rows take some 4 more.
+# 16 bytes an edge are held (src, tgt and two weights of 4); sums over one layer and batches of rows take some 4 more.
+# DuckDB's own buffers come on top, up to the same limit.
 EDGE_MEMORY, NODE_MEMORY = 20, 150
 _BATCH = 1 << 20
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -31,8 +32,7 @@ _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 class Graph:
     """The flow with its ends, and how nodes are numbered.
 
-    from_embeddings, from_neurons: parts of the target's direct input (mean over the target's nodes); net: sum of F
-    into every node. span: first and last packed id of the targets of the edges that were read.
+    from_embeddings, from_neurons: parts of the target's direct input, mean over the target's nodes.
     """
 
     flow: Flow
@@ -40,7 +40,6 @@ class Graph:
     tokens_in: tuple[int, ...]
     tokens_out: tuple[int, ...]
     neurons: int
-    inputs: NDArray[np.float64]
     from_embeddings: float
     from_neurons: float
 
@@ -118,19 +117,24 @@ class _Edges:
     weight: NDArray[np.float32]
     signed: NDArray[np.float32]
 
+    def put(self, at: int, other: _Edges) -> None:
+        """Write other edges into these arrays."""
+        into = slice(at, at + len(other.src))
+        self.src[into], self.tgt[into] = other.src, other.tgt
+        self.weight[into], self.signed[into] = other.weight, other.signed
+
 
 def load(atlas: Atlas, source: End | None, target: End, *, min_count: int) -> Graph:
     """Read what is between source and target (None = all that feeds it); ResourceError when it would not fit."""
     plan = _Plan(atlas, source, target, min_count, goes_up(atlas))
     sums = _token_sums(plan)
-    below, above = _token_links(plan, "embedding"), _token_links(plan, "logit")
-    flow = _joined(plan, sums, (below, _neuron_edges(plan, sums), above))
+    flow = _flow(plan, sums, _token_links(plan, "embedding"), _token_links(plan, "logit"))
     targets = plan.target_nodes()
     embedded = float((sums.embedded[targets] * flow.scale[targets]).mean())
     direct = float((sums.inputs[targets] > 0).mean())
     count = atlas.layers * atlas.d_mlp
     ends = _ends(plan, flow, sums)
-    return Graph(flow, ends, plan.tokens_in, plan.tokens_out, count, sums.inputs, embedded, direct - embedded)
+    return Graph(flow, ends, plan.tokens_in, plan.tokens_out, count, embedded, direct - embedded)
 
 
 def goes_up(atlas: Atlas) -> bool:
@@ -180,11 +184,37 @@ def _token_links(plan: _Plan, kind: str) -> _Edges:
     return _Edges(src, tgt, *weights)
 
 
-def _neuron_edges(plan: _Plan, sums: _Sums) -> _Edges:
-    """Edges that a path could take, none into the source; what enters each target is added to `sums`."""
+def _flow(plan: _Plan, sums: _Sums, below: _Edges, above: _Edges) -> Flow:
+    """All edges in one set of arrays, which is filled in place: a copy would double the memory."""
     import numpy as np
 
-    held, filled, before = _empty(_preflight(plan)), 0, plan.neurons.start
+    first, most = len(below.src), _preflight(plan)
+    held = _empty(first + most + len(above.src))
+    held.put(0, below)
+    last = _fill(plan, sums, held, first)
+    _sort(held, first, last)
+    held.put(last, above)
+    layers = np.arange(plan.atlas.layers + 1, dtype=np.int32) * np.int32(plan.atlas.d_mlp) + np.int32(
+        plan.neurons.start
+    )
+    offsets = (int(n) + first for n in np.searchsorted(held.src[first:last], layers))
+    end = last + len(above.src)
+    scale = np.divide(1.0, sums.inputs, out=np.zeros_like(sums.inputs), where=sums.inputs > 0)
+    turn = np.ones_like(scale)
+    if plan.atlas.metadata.get("edge_method", "").startswith("relp"):
+        turn[plan.neurons] = np.sign(sums.net[plan.neurons])
+    arrays = (held.src[:end], held.tgt[:end], held.weight[:end], held.signed[:end])
+    return Flow(*arrays, scale, turn, blocks=(0, *offsets, end), acyclic=plan.acyclic)
+
+
+def _fill(plan: _Plan, sums: _Sums, held: _Edges, filled: int) -> int:
+    """Put edges that a path could take after those held, none into the source; what enters each target goes to `sums`.
+
+    Returns how many are held then.
+    """
+    import numpy as np
+
+    before = plan.neurons.start
     first, last = plan.span()
     into_span = slice(before + first, before + last + 1)
     barred = np.zeros(plan.nodes, dtype=bool)
@@ -195,11 +225,9 @@ def _neuron_edges(plan: _Plan, sums: _Sums) -> _Edges:
         sums.net[into_span] += np.bincount(tgt - first, weights=signed, minlength=last - first + 1)
         node = tgt + np.int32(before)
         kept = np.flatnonzero((src >= first) & (count >= plan.min_count) & ~barred[node])
-        into = slice(filled, filled + len(kept))
-        held.src[into], held.tgt[into] = src[kept] + before, node[kept]
-        held.weight[into], held.signed[into] = weight[kept], signed[kept]
+        held.put(filled, _Edges(src[kept] + np.int32(before), node[kept], weight[kept], signed[kept]))
         filled += len(kept)
-    return _sorted(_Edges(held.src[:filled], held.tgt[:filled], held.weight[:filled], held.signed[:filled]))
+    return filled
 
 
 def _batches(plan: _Plan) -> Iterator[pyarrow.Table]:
@@ -245,44 +273,15 @@ def _empty(edges: int) -> _Edges:
     )
 
 
-def _sorted(edges: _Edges) -> _Edges:
+def _sort(held: _Edges, first: int, last: int) -> None:
     """By source, which files of other tools need not be."""
     import numpy as np
 
-    if not len(edges.src) or bool((edges.src[1:] >= edges.src[:-1]).all()):
-        return edges
-    order = np.lexsort((edges.tgt, edges.src))
-    return _Edges(edges.src[order], edges.tgt[order], edges.weight[order], edges.signed[order])
-
-
-def _joined(plan: _Plan, sums: _Sums, parts: tuple[_Edges, _Edges, _Edges]) -> Flow:
-    import numpy as np
-
-    below, middle, above = parts
-    layers = np.arange(plan.atlas.layers + 1, dtype=np.int64) * plan.atlas.d_mlp + plan.neurons.start
-    offsets = len(below.src) + np.searchsorted(middle.src, layers.astype(np.int32))
-    scale = np.divide(1.0, sums.inputs, out=np.zeros_like(sums.inputs), where=sums.inputs > 0)
-    turn = np.ones_like(scale)
-    if plan.atlas.metadata.get("edge_method", "").startswith("relp"):
-        turn[plan.neurons] = np.sign(sums.net[plan.neurons])
-    return Flow(
-        src=_concatenate(below.src, middle.src, above.src),
-        tgt=_concatenate(below.tgt, middle.tgt, above.tgt),
-        weight=_concatenate(below.weight, middle.weight, above.weight),
-        signed=_concatenate(below.signed, middle.signed, above.signed),
-        scale=scale,
-        turn=turn,
-        blocks=(0, *(int(n) for n in offsets), int(offsets[-1]) + len(above.src)),
-        acyclic=plan.acyclic,
-    )
-
-
-def _concatenate(*parts: Any) -> Any:
-    """Without a copy where only one part holds edges: they may be most of the memory."""
-    import numpy as np
-
-    filled = [part for part in parts if len(part)]
-    return filled[0] if len(filled) == 1 else np.concatenate(parts)
+    src = held.src[first:last]
+    if bool((src[1:] >= src[:-1]).all()):
+        return
+    order = first + np.lexsort((held.tgt[first:last], src))
+    held.put(first, _Edges(held.src[order], held.tgt[order], held.weight[order], held.signed[order]))
 
 
 def _ends(plan: _Plan, flow: Flow, sums: _Sums) -> Ends:
