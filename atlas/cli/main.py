@@ -23,6 +23,7 @@ COMMANDS = {
     "circuit": ("atlas.cli.circuit:circuit", "The neurons by which one end acts on another, token ends included."),
     "paths": ("atlas.cli.paths:paths", "The strongest paths from one selection to another."),
     "graphs": ("atlas.cli.paths:graphs", "The attribution graphs that contain a neuron."),
+    "motifs": ("atlas.cli.paths:motifs", "Feed-forward loops and fans against a random null."),
     "cluster": ("atlas.cli.cluster:cluster", "Modules: find, compare, list, show."),
     "diff": ("atlas.cli.diff:diff", "What differs between two atlases."),
     "prune": ("atlas.cli.query:prune", "Neurons that are safest to remove."),

@@ -60,3 +60,28 @@ def graphs(view: View, neurons: tuple[str, ...], members: str | None) -> None:
     """The attribution graphs (prompts) that contain all of NEURONS, most relevant first."""
     with view.open() as a:
         view.show(a.graphs(selection(neurons), members=members, limit=view.limit(20)))
+
+
+@click.command(epilog="Example: atlas motifs cluster:158.4; atlas motifs --kind ffl --null 200")
+@click.argument("neurons", nargs=-1)
+@click.option("--kind", type=click.Choice(["ffl", "fan-in", "fan-out", "bi-fan"]), help="One motif; all by default.")
+@click.option("--null", default=100, show_default=True, help="Random graphs to compare with.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the random graphs.")
+@click.option("--min-count", default=1, show_default=True, help="Fewest observations of an edge.")
+@view_options
+def motifs(view: View, *, neurons: tuple[str, ...], **options: Any) -> None:
+    """Small patterns among NEURONS (default: the strongest edges), against random graphs of the same degrees."""
+    from atlas.cli.render import notes, text_table
+
+    with view.open() as a:
+        found = a.motifs(selection(neurons) if neurons else None, limit=view.limit(20), **options)
+        if view.format in ("csv", "parquet") and found.instances is not None:
+            return view.show(found.instances)
+        text = f"{found.edges} edges\n{text_table(found.counts)}\n"
+        if found.instances is not None:
+            text += "\nfeed-forward loops\n" + text_table(found.instances.rows(), list(found.instances.headline))
+        view.show_data(found.to_dict(), text)
+        for warning in found.warnings:
+            click.echo(f"note: {warning}", err=True)
+        if found.instances is not None:
+            notes(found.instances, of="loops")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from atlas.query.circuits import Edges, Ego
     from atlas.query.clusters import ClusterCard, Quotient
     from atlas.query.compare import Diff, DiffOptions, What
+    from atlas.query.motifs import Motifs
     from atlas.query.neurons import Card
     from atlas.query.search import Where
     from atlas.query.subgraph import Subgraph
@@ -289,6 +290,21 @@ class Atlas:
         from atlas.query.graphs import graphs
 
         return graphs(self, selection, members=members, limit=limit)
+
+    def motifs(
+        self,
+        selection: Selection | None = None,
+        *,
+        kind: str | None = None,
+        null: int = 100,
+        seed: int = 0,
+        min_count: int = 1,
+        limit: int | None = 20,
+    ) -> Motifs:
+        """Feed-forward loops, fans and bi-fans against random graphs of the same degrees and layers."""
+        from atlas.query.motifs import motifs
+
+        return motifs(self, selection, kind=kind, null=null, seed=seed, min_count=min_count, limit=limit)
 
     def prune(
         self, *, threshold: float = 10.0, layer: int | None = None, everything: bool = False, limit: int | None = 50

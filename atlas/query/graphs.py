@@ -55,7 +55,8 @@ def _beside(atlas: Atlas) -> Path | None:
         if place.is_file():
             return place
     raise InputError(
-        f"which graphs a neuron is in was left in {named[0]}, which is not beside {atlas.name}; give it with --members FILE"
+        f"which graphs a neuron is in was left in {named[0]}, which is not beside {atlas.name}; "
+        "give it with --members FILE"
     )
 
 
