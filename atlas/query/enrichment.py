@@ -32,7 +32,7 @@ HEADLINE = ("module", "word", "hits", "labelled", "expected", "odds_ratio", "p",
 FEW_HITS = 20  # convolved whatever the layers hold; all hits to 64 take 10 times as long on 352 top modules
 SOME_HITS, SOME_SUPPORT = 64, 200  # or these, where the layers have room for few hits (modules of some 40 neurons)
 _LOOKED_AT = 0.05  # a larger p of the binomial is left as it is: it is right to a percent or so there
-_ALONE, _ALONE_WORK = 300, 1_000_000  # one by one at most so many of a batch (1 ms each), and of hits x support
+_ALONE, _ALONE_WORK = 300, 1_000_000  # one by one at most so many of a batch, and of hits x support
 _NOTHING = 1e-290  # a smaller p prints as 0 or nearly so whatever its last digits
 _AT_ONCE = 20_000  # tests: 64 layers of them as doubles take 10 MB
 _FEW_BEYOND, _BEYOND = 10, 40  # terms of a tail past its first, mean < 1 or more: the rest is below 1e-8 of them
@@ -239,8 +239,8 @@ def _mass(width: int, n: Array, k: Array, size: Array) -> Array:
     return total
 
 
-def _add_layer(total: Array, n: Array, k: Array, size: float, logs: Array) -> Array:  # noqa: PLR0917
-    """Convolve the sums so far with one hypergeometric each: P(j + 1) = P(j) (n - j)(k - j) / (j + 1)(N - n - k + j + 1)."""
+def _add_layer(total: Array, n: Array, k: Array, size: float, logs: Array) -> Array:
+    """Convolve the sums so far with a hypergeometric: P(j + 1) = P(j) (n - j)(k - j) / (j + 1)(N - n - k + j + 1)."""
     whole, small, large = int(size), n.astype(int), k.astype(int)
     term = np.exp(logs[whole - small] + logs[whole - large] - logs[whole] - logs[whole - small - large])
     width = total.shape[1]

@@ -111,6 +111,6 @@ def test_refusals(small: Path, tmp_path: Path) -> None:  # noqa: F811
         assert a.enrich("L2/N0").rows() == []
     tables = random_tables(1)
     tables["clusters"] = []
-    with atlas.open(write_atlas(tmp_path / "none.duckdb", tables, layers=5, d_mlp=40)) as a:
-        with pytest.raises(StoreError, match="atlas cluster run"):
-            a.enrich()
+    none = write_atlas(tmp_path / "none.duckdb", tables, layers=5, d_mlp=40)
+    with atlas.open(none) as a, pytest.raises(StoreError, match="atlas cluster run"):
+        a.enrich()
