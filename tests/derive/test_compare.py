@@ -46,6 +46,7 @@ def codes(labels: list[int]) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(len(labels)) * 3, np.array(labels)
 
 
+@settings(deadline=None)
 @given(sizes, st.randoms())
 def test_expected_information_is_the_whole_sum(rows: list[int], dice: random.Random) -> None:
     labels = [i for i, n in enumerate(rows) for _ in range(n)]
@@ -74,7 +75,7 @@ def test_blocks_of_terms_do_not_change_the_sum(monkeypatch: pytest.MonkeyPatch) 
     assert expected_information(rows, columns) == pytest.approx(whole, rel=1e-12)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=25))
 def test_agreement_by_brute_force(labels: list[tuple[int, int]]) -> None:
     a, b = [list(one) for one in zip(*labels, strict=True)]
@@ -96,6 +97,7 @@ def test_agreement_by_brute_force(labels: list[tuple[int, int]]) -> None:
         assert value == pytest.approx(sum(best) / len(best))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=20), st.permutations(range(6)))
 def test_equal_clusterings_under_other_numbers(labels: list[int], names: list[int]) -> None:
     found = agreement(codes(labels), codes([names[label] for label in labels]))

@@ -211,3 +211,9 @@ def test_nothing_to_cluster_and_too_much_are_one_line(con, monkeypatch: pytest.M
         ResourceError, match=r"profiles of [\d,]+ edges need about 0\.0 GiB of memory, 0\.0 GiB are free"
     ):
         find(con, options=ProfileOptions(), d_mlp=D_MLP)
+
+
+def test_without_scipy_one_line(con, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="need scipy, which is not installed; pip install scipy"):
+        kmeans.find(con, options=ProfileOptions(), d_mlp=D_MLP)

@@ -14,6 +14,8 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
+from atlas.derive.clustering.profiles import require_scipy
+
 Ints = npt.NDArray[np.int64]
 
 _WORDS = r"""
@@ -55,6 +57,7 @@ class Coherence:
 
 def read_labels(con: duckdb.DuckDBPyConnection, *, d_mlp: int) -> Labels:
     """Read the chosen labels of all neurons. Memory: 60 bytes a word of a label."""
+    require_scipy()
     from scipy.sparse import csr_array
 
     read = con.execute(_WORDS, {"d_mlp": d_mlp}).fetchnumpy()

@@ -8,6 +8,7 @@ the same width would keep distances to within a quarter only, and the raw rows h
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -60,6 +61,7 @@ def read_profiles(con: duckdb.DuckDBPyConnection, *, options: ProfileOptions, d_
 
 def require_entries(con: duckdb.DuckDBPyConnection, options: ProfileOptions) -> None:
     """Refuse an atlas without the rows that the profiles are made of, and more of them than fit."""
+    require_scipy()
     if options.profile not in _BYTES:
         raise InputError(f"no profile {options.profile!r}; choose edges or activations")
     entries = con.execute(_COUNT[options.profile], [options.min_count]).fetchall()[0][0]
@@ -134,6 +136,12 @@ def described(
     parameters = {"profile": options.profile, "k": k, "min_count": options.min_count}
     edges = found.entries if options.profile == "edges" else None
     return Clustering(options.name or method, method, parameters, options.seed, edges, quality[1], quality[0])
+
+
+def require_scipy() -> None:
+    """InputError where scipy is not installed: only builds and this need it."""
+    if importlib.util.find_spec("scipy") is None:
+        raise InputError("profiles and likeness of labels need scipy, which is not installed; pip install scipy")
 
 
 def require_memory(needed: int, what: str) -> None:
