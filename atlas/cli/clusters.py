@@ -71,7 +71,9 @@ def quotient(view: View, level: int, between: bool) -> None:
 @click.option("--field", default="label", show_default=True, metavar="NAME", help="Also type, source, input_label, ...")
 @click.option("--min-hits", default=2, show_default=True, help="Fewest members with the word.")
 @view_options
-def enrich(view: View, which: tuple[str, ...], everything: bool, level: int, field: str, min_hits: int) -> None:
+def enrich(  # noqa: PLR0917
+    view: View, which: tuple[str, ...], everything: bool, level: int, field: str, min_hits: int
+) -> None:
     """Words that the members' labels hold more often than other neurons of the same layers, with FDR."""
     if everything == bool(which):
         raise InputError("give a module path or a selection, or --all for every module of --level")

@@ -15,7 +15,8 @@ HEADLINE = ("cluster_path", "level", "label", "size", "layer_min", "layer_max", 
 
 
 QUOTIENT_HEADLINE = (
-    "src_cluster", "src_label", "tgt_cluster", "tgt_label", "n_edges", "weight", "signed_weight", "expected", "ratio", "z",
+    "src_cluster", "src_label", "tgt_cluster", "tgt_label", "n_edges", "weight", "signed_weight", "expected", "ratio",
+    "z",
 )  # fmt: skip
 TOKENS_OF = 1000  # members of most flow whose tokens and words stand for the module: 0.1 s, more change little
 

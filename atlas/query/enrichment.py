@@ -1,8 +1,8 @@
 """A selection, or every module of a level -> the words that its neurons' labels hold more often than chance, with FDR.
 
-The background is matched by layer: in layer l with N labelled neurons, K of them with the word, n of them in the module,
-the hits are hypergeometric under the null; the statistics over layers are those of Cochran, Mantel and Haenszel. The sum
-over layers has no closed tail: a binomial of equal mean and variance stands for it (a sum of hypergeometrics is a sum of
+The background is matched by layer: of N labelled neurons of a layer K have the word and n are in the module, so the
+hits are hypergeometric under the null; the statistics over layers are those of Cochran, Mantel and Haenszel. The sum
+over layers has no closed tail: a binomial of equal mean and variance stands for it (such a sum is one of
 independent unequal coins), and where that finds p < 0.05 and the hits are few, or many for that binomial (over 1/8 of
 its trials), the layers are convolved exactly. What stays binomial is off by 0.1% at p = 1e-20 and 10% at 1e-100.
 """
@@ -205,7 +205,7 @@ def _odds(counts: Counts, add: float) -> tuple[Array, Array, Array]:
 
 
 def _convolvable(counts: Counts, p: Array, trials: Array) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Tests to convolve exactly: together because their hits or supports are few, or one by one because they must be."""
+    """Tests to convolve exactly: together as their hits or supports are few, or one by one as they must be."""
     total = counts.hits.sum(axis=1)
     shared = np.minimum(counts.members, counts.words)
     crowded = (counts.members + counts.words > counts.labelled).any(axis=1)
@@ -244,7 +244,7 @@ def _add_layer(total: Array, n: Array, k: Array, size: float, logs: Array) -> Ar
     whole, small, large = int(size), n.astype(int), k.astype(int)
     term = np.exp(logs[whole - small] + logs[whole - large] - logs[whole] - logs[whole - small - large])
     width = total.shape[1]
-    result = term[:, None] * total
+    result: Array = term[:, None] * total
     for j in range(min(width - 1, int(np.minimum(n, k).max()))):
         term = term * (n - j) * (k - j) / ((j + 1) * (size - n - k + j + 1))
         result[:, j + 1 :] += term[:, None] * total[:, : width - j - 1]
