@@ -47,7 +47,7 @@ def make_halves(
     graphs = [_graphs(store) for store in stores]
     if not all(graphs):
         raise InputError(
-            f"the halves have {graphs[0]} and {graphs[1]} graphs; give more graphs, a few hundred tell noise from change"
+            f"the halves have {graphs[0]} and {graphs[1]} graphs; give more graphs, noise takes a few hundred"
         )
     made = [_project(store, how or ProjectOptions(min_count=1), chosen, shown) for store in stores]
     return made[0], made[1]
