@@ -117,7 +117,8 @@ def use_clustering(
         known = _names(source.con)
         if name not in known:
             raise InputError(
-                f"no clustering {name!r} in {file.name}; there {'are' if known else 'is'} {', '.join(known) or 'none'}"
+                f"no clustering {name!r} in {file.name}; there {'are' if len(known) > 1 else 'is'} "
+                f"{', '.join(known) or 'none'}"
             )
     return _revise(source, how, progress or Quiet(), name)
 
