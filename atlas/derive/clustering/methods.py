@@ -51,11 +51,11 @@ class Need:
     disk: int  # bytes, for a while
 
 
-# Measured on planted atlases of 1 to 8 million edges, of which the slowest is taken; one core.
+# infomap: measured at 1, 4.3, 6.6 and 7.8 million edges; louvain-hierarchical at 4.3; the others are estimates.
 _COSTS = {
     "infomap": Cost(190, 1000, 9.0, 1.4),
-    "leiden": Cost(260, 400, 20.0, 1.2),
-    "louvain-hierarchical": Cost(200, 400, 10.0, 1.2),
+    "leiden": Cost(330, 500, 25.0, 1.2),
+    "louvain-hierarchical": Cost(260, 500, 9.0, 1.2),
     "kmeans": Cost(110, 2000, 15.0, 1.2),
     "nmf": Cost(110, 2000, 30.0, 1.2),
     "spectral": Cost(110, 2000, 15.0, 1.2),
