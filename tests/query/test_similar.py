@@ -122,6 +122,20 @@ def test_the_bound_leaves_out_no_target(hub: tuple[atlas.Atlas, list[Row]], neur
     check(hub[0].similar(neuron, by="in", k=3), brute(edge_profiles(hub[1], "in"), [neuron]), 3)
 
 
+def test_the_best_neuron_may_have_one_of_the_smallest_bounds(tmp_path: Path) -> None:
+    """2,398 neurons share the heavy target but are otherwise busy; the last shares the light one and nothing else."""
+    width = 2400
+    flows = {(s, width): [0.05] for s in range(1, width - 1)} | {(s, width + 2): [5.0] for s in range(1, width - 1)}
+    flows |= {(0, width): [1.0], (0, width + 1): [0.5], (width - 1, width + 1): [1.0]}
+    with atlas.open(
+        write_atlas(tmp_path / "a.duckdb", _finish({}, 2, width, flows, {}, {}), layers=2, d_mlp=width)
+    ) as f:
+        rows = f.similar(0, k=2).rows()
+    assert [(r["neuron"], r["cosine"]) for r in rows] == [
+        (width - 1, pytest.approx(0.5 / math.hypot(1.0, 0.5))), (1, pytest.approx(0.05 / math.hypot(0.05, 5) / 1.25**0.5)),
+    ]  # fmt: skip
+
+
 def test_by_hand(a: atlas.Atlas) -> None:
     rows = a.similar("0_0").rows()  # sums 6 and 0; L0/N1 has -4 on the same target, L0/N2 0.25 beside 8
     assert [(r["layer"], r["neuron"], r["cosine"]) for r in rows] == [
