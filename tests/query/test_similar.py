@@ -132,7 +132,8 @@ def test_the_best_neuron_may_have_one_of_the_smallest_bounds(tmp_path: Path) -> 
     ) as f:
         rows = f.similar(0, k=2).rows()
     assert [(r["neuron"], r["cosine"]) for r in rows] == [
-        (width - 1, pytest.approx(0.5 / math.hypot(1.0, 0.5))), (1, pytest.approx(0.05 / math.hypot(0.05, 5) / 1.25**0.5)),
+        (width - 1, pytest.approx(0.5 / math.hypot(1.0, 0.5))),
+        (1, pytest.approx(0.05 / math.hypot(0.05, 5) / 1.25**0.5)),
     ]  # fmt: skip
 
 
