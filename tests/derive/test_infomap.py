@@ -51,7 +51,7 @@ def test_both_planted_levels_are_found(con: duckdb.DuckDBPyConnection) -> None:
     assert ids == sorted(ids) and len(ids) > 235
     assert agreement(list(found.paths), [part_of(i) for i in ids]) > 0.9
     assert agreement([p.split(".")[0] for p in found.paths], [side_of(i) for i in ids]) > 0.95
-    assert found.flow is not None and found.flow.sum() == pytest.approx(1.0)
+    assert found.flow is not None and 0.95 < found.flow.sum() <= 1 + 1e-9  # neurons alone are left out
     assert (run.name, run.edges, run.quality_measure) == ("infomap", len(planted()), "codelength")
     assert run.quality is not None and 0 < run.quality < 8  # bits; log2(240) is 7.9
     assert min(module_sizes(found).values()) > 1
