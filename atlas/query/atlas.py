@@ -245,7 +245,7 @@ class Atlas:
         return self.ask("clusterings_list", {"max_rows": limit}, headline=headline, warnings=warnings)
 
     def cluster(self, path: str, *, k: int | None = 20, words: bool = False) -> ClusterCard:
-        """One module: sizes, layers, weights, parts, members, neighbours, inner edges, tokens; its enriched words too."""
+        """One module: sizes, layers, weights, parts, members, neighbours, inner edges, tokens (and words)."""
         from atlas.query.clusters import cluster
 
         return cluster(self, path, k=k, words=words)

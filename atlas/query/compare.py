@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from atlas.errors import InputError
 from atlas.query.answer import Answer, macro_call
 from atlas.query.atlas import Atlas
@@ -356,13 +358,15 @@ def _label_facts(pair: Pair) -> list[Fact]:
 
 
 def _module_facts(pair: Pair, level: int | None) -> list[Fact]:
-    from atlas.query.agreement import agreement
+    from atlas.query.agreement import agreement_of_overlaps
 
     for macro in ("diff_module_overlaps", "diff_modules"):
         pair.load(macro)
     rows = pair.fetch("FROM diff_module_overlaps(of_level := $level)", {"level": level})
     both = [row for row in rows if row[0] is not None and row[1] is not None]
-    found = agreement(both)
+    first, second = (np.unique([str(row[side]) for row in both], return_inverse=True)[1] for side in (0, 1))
+    found = agreement_of_overlaps(first, second, np.array([row[2] for row in both], np.int64))
+    ami, apart = found.adjusted_mutual_information, found.variation_of_information
     moved = pair.fetch(
         "SELECT coalesce(sum(moved), 0)::BIGINT, avg(jaccard) "
         "FROM diff_modules(of_level := $level, everything := true) WHERE change <> 'new'",
@@ -373,13 +377,17 @@ def _module_facts(pair: Pair, level: int | None) -> list[Fact]:
     return [
         ("clusters", "modules in a", modules[0], None, None),
         ("clusters", "modules in b", modules[1], None, None),
-        ("clusters", "neurons in modules of both", found.neurons, None, None),
+        ("clusters", "neurons in modules of both", found.neurons_in_both, None, None),
         ("clusters", "neurons in modules of one", alone, None, None),
-        ("clusters", "AMI", round(found.ami, 6), None, "1 = the same modules, 0 = by chance"),
-        ("clusters", "variation of information", round(found.variation, 6), None, "nats; 0 = the same"),
+        ("clusters", "AMI", _rounded(ami), None, "1 = the same modules, 0 = by chance"),
+        ("clusters", "variation of information", _rounded(apart), None, "bits; 0 = the same"),
         ("clusters", "moved neurons", moved[0], None, "not in the best match of their module"),
-        ("clusters", "mean Jaccard of modules", round(moved[1], 6), None, "with their best match"),
+        ("clusters", "mean Jaccard of modules", _rounded(moved[1]), None, "with their best match"),
     ]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
 
 
 def _token_facts(pair: Pair) -> list[Fact]:

@@ -37,7 +37,7 @@ import scipy.sparse
 from edges import say, watched
 from planted_atlas import SIZES, write_planted
 
-from atlas.query.agreement import agreement
+from atlas.query.agreement import agreement_of_overlaps
 from atlas.query.atlas import Atlas
 from atlas.store.connection import Limits, open_reader
 
@@ -471,11 +471,14 @@ def recovered(con: Any) -> tuple[float, float]:
     """AMI of found and planted modules, leaves and top, over the neurons that both place."""
     found = []
     for form in ("cluster_path", "split_part(cluster_path, '.', 1)"):
-        text = f"""SELECT a.path, b.path, count(*) FROM
+        text = f"""SELECT a.path AS a, b.path AS b, count(*) AS n FROM
             (SELECT layer, neuron, {form} AS path FROM partitions WHERE clustering = 'planted') AS a
             JOIN (SELECT layer, neuron, {form} AS path FROM partitions WHERE clustering = 'found') AS b
             USING (layer, neuron) GROUP BY ALL ORDER BY ALL"""
-        found.append(agreement(con.execute(text).fetchall()).ami)
+        rows = con.execute(text).fetchnumpy()
+        a, b, n = (np.ma.getdata(column) for column in rows.values())
+        places = (np.unique(names.astype(str), return_inverse=True)[1] for names in (a, b))
+        found.append(agreement_of_overlaps(*places, n.astype(np.int64)).adjusted_mutual_information or 0.0)
     return found[0], found[1]
 
 

@@ -19,9 +19,9 @@ from synthetic import random_tables, small_tables, write_atlas
 pytest.importorskip("scipy")
 
 import atlas
-from atlas.derive.clustering.agreement import agreement, expected_information
 from atlas.derive.clustering.compare import CompareOptions, compare, compare_all, read_partition
 from atlas.errors import InputError, StoreError
+from atlas.query.agreement import agreement, expected_information
 
 sizes = st.lists(st.integers(1, 9), min_size=1, max_size=7)
 
@@ -71,7 +71,7 @@ def test_expected_information_is_the_mean_over_all_permutations() -> None:
 def test_blocks_of_terms_do_not_change_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, columns = np.arange(1, 40), np.full(39, 20)
     whole = expected_information(rows, columns)
-    monkeypatch.setattr("atlas.derive.clustering.agreement._AT_ONCE", 100)
+    monkeypatch.setattr("atlas.query.agreement._AT_ONCE", 100)
     assert expected_information(rows, columns) == pytest.approx(whole, rel=1e-12)
 
 

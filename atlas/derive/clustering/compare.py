@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from atlas.derive.clustering.agreement import Agreement, agreement
 from atlas.derive.clustering.coherence import Coherence, coherence, read_labels
 from atlas.errors import InputError, StoreError
 from atlas.ingest.clusters import read_assignments
 from atlas.progress import Progress, Quiet
+from atlas.query.agreement import Agreement, agreement
 
 if TYPE_CHECKING:
     from atlas.query.atlas import Atlas
