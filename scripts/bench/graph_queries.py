@@ -427,11 +427,11 @@ def same_enrichment(edges: Edges, level: int, found: list[Row]) -> bool:
     for row in chosen:
         counted = con.execute(
             "SELECT count(*) FROM neurons WHERE top_cluster = $1 AND list_contains(string_split(label, ' '), $2)",
-            [int(row["cluster_path"]), row["word"]],
+            [int(row["module"]), row["word"]],
         ).fetchall()[0][0]
-        right &= counted == row["hits"] and 0 <= row["p"] <= row["q"] <= 1
+        right &= counted == row["hits"] and 0 <= row["p"] <= row["fdr"] <= 1
     con.close()
-    return right and found[0]["q"] < 1e-6
+    return right and found[0]["fdr"] < 1e-6
 
 
 # -- clustering -------------------------------------------------------------------------------------------------------
@@ -452,8 +452,11 @@ def clustering(file: Path, folder: Path, least: int, memory: str) -> dict[str, A
     facts = con.execute("SELECT edges, quality, modules, levels FROM clusterings WHERE clustering = 'found'").fetchall()
     leaf, top = recovered(con)
     con.close()
-    plain_run = [str(Path(sys.executable).with_name("infomap")), str(links), str(temp), "--directed", "--silent"]
-    _, plain = watched([*plain_run, "--seed", "42", "--num-trials", "1", "--tree"], temp)
+    plain_run = [
+        *[str(Path(sys.executable).with_name("infomap")), str(links), str(temp), "--directed", "--silent"],
+        *["--seed", "42", "--num-trials", "1", "--tree"],
+    ]
+    _, plain = watched(plain_run, temp)
     say(f"infomap by itself   {plain.seconds:9.1f} s", plain)
     written = next(line for line in next(temp.glob("*.tree")).read_text().splitlines() if "codelength" in line)
     say(f"AMI with the planted modules: leaves {leaf:.4f}, top {top:.4f}; {written.strip('# ')}")
