@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 def paths(view: View, *, source: str, target: str, hops: int, score: str, min_count: int) -> None:
     """The strongest paths from SOURCE to TARGET, exact, with every edge: --limit of them (10; at most 1000).
 
+    sign is of the product of the mean F; effect says whether the path raises (+) or lowers (-) the metric.
     Where there is no path, that is the answer: no rows, a note, exit code 0.
     """
     with view.open() as a:
@@ -43,8 +44,11 @@ def _text(found: Answer) -> str:
 
 
 def _lines(place: int, row: dict[str, Any]) -> str:
-    sign = {1: "+", -1: "-", 0: "0"}[row["sign"]]
-    size = f"score {row['score']:.4g}, sign {sign}, {row['n_edges']} edges, geometric mean {row['geometric_mean']:.4g}"
+    sign, effect = ("+0-"[1 - row[name]] for name in ("sign", "effect_sign"))
+    edges = f"{row['n_edges']} edge{'s' if row['n_edges'] > 1 else ''}"
+    size = (
+        f"score {row['score']:.4g}, sign {sign}, effect {effect}, {edges}, geometric mean {row['geometric_mean']:.4g}"
+    )
     weights = ["", *(f"{w:+.4g} ({n}x)" for w, n in zip(row["weights"], row["counts"], strict=True))]
     steps = zip(weights, row["neurons"], row["labels"], strict=True)
     return "\n".join(

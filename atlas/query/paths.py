@@ -22,7 +22,7 @@ SCORES = ("product", "bottleneck")
 MOST_HOPS = 6  # as many as path_edges.sql is written for
 MOST_PATHS = 1000
 MOST_STEPS = 5_000_000  # beginnings of paths that are tried, and edges that are held: 1 GB, about a minute
-HEADLINE = ("score", "sign", "n_edges", "geometric_mean", "neurons")
+HEADLINE = ("score", "sign", "effect_sign", "n_edges", "geometric_mean", "neurons")
 
 
 def paths(
@@ -39,6 +39,8 @@ def paths(
 
     score: "product" of mean |F| over the edges, or "bottleneck", the smallest. Any path that starts in src and ends in
     dst counts, also through other neurons of both; edges of fewer than min_count observations do not exist.
+    sign is that of the product of the mean F. effect_sign says whether the path raises (1) or lowers (-1) the metric: a
+    relp F is signed by its effect on the metric already, so signs turn at each neuron whose own inputs sum to less than 0.
     """
     _refuse(max_hops=max_hops, k=k, score=score, min_count=min_count)
     sources, targets = select(atlas, src), select(atlas, dst)

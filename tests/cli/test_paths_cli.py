@@ -26,7 +26,7 @@ def test_paths_show_every_edge(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "paths", "0_1", "L2/N7")
     assert (code, err) == (0, "")
     assert out.splitlines() == [
-        "1. score 3.333, sign -, 2 edges, geometric mean 1.826",
+        "1. score 3.333, sign -, effect -, 2 edges, geometric mean 1.826",
         "                       L0/N1         cat words",
         "              -2 (2x)  L1/N2         aspirin and drugs",
         "              +1 (3x)  L2/N7         dog dog dog",

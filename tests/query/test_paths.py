@@ -18,7 +18,9 @@ LAYERS, D_MLP = 6, 6
 Flows = dict[tuple[int, int], list[float]]
 
 
-def make(path: Path, flows: Flows, *, layers: int = LAYERS, d_mlp: int = D_MLP) -> atlas.Atlas:
+def make(
+    path: Path, flows: Flows, *, layers: int = LAYERS, d_mlp: int = D_MLP, tokens: Any = (), **facts: str
+) -> atlas.Atlas:
     tables = random_tables(0, layers=3, d_mlp=20)
     tables = {name: [] for name in tables} | {"neurons": []}
     tables["edges"] = [
@@ -30,7 +32,8 @@ def make(path: Path, flows: Flows, *, layers: int = LAYERS, d_mlp: int = D_MLP) 
         {"layer": i // d_mlp, "neuron": i % d_mlp, "feature_id": i, "unit_type": "mlp_neuron", "label": f"n{i}"}
         for i in range(layers * d_mlp)
     ]
-    file = write_atlas(path, {k: v for k, v in tables.items() if v}, layers=layers, d_mlp=d_mlp)
+    tables["token_edges"] = list(tokens)
+    file = write_atlas(path, {k: v for k, v in tables.items() if v}, layers=layers, d_mlp=d_mlp, **facts)
     return atlas.open(file)
 
 
@@ -150,6 +153,41 @@ def test_a_long_strong_path_beats_a_short_weak_one(tmp_path: Path) -> None:
         ]
         assert (first["weights"], first["counts"], first["n_graphs"]) == ([2.0, -2.0, 2.0], [1, 1, 1], [1, 1, 1])
         assert (second["score"], second["sign"], second["path"]) == (0.5, 1, [0, 30])
+
+
+def linear_network(seed: int) -> tuple[Flows, dict[int, float], float]:
+    """h_t = sum of w h_s over four layers of two, metric = sum of m h of the last: F, embeddings' F, effect 0 -> 2 -> 4 -> 6."""
+    dice = random.Random(seed)
+    w = {(s, t): dice.uniform(-2, 2) for t in range(2, 8) for s in range(t // 2 * 2)}
+    embedded = [dice.uniform(-1, 1) for _ in range(8)]
+    h: list[float] = []
+    for t in range(8):
+        h.append(embedded[t] + sum(w[s, t] * h[s] for s in range(t // 2 * 2)))
+    to_metric = [0.0] * 6 + [dice.uniform(-1, 1) for _ in range(2)]
+    for s in range(5, -1, -1):
+        to_metric[s] = sum(w[s, t] * to_metric[t] for t in range((s // 2 + 1) * 2, 8))
+    flows = {(s, t): [h[s] * v * to_metric[t]] for (s, t), v in w.items()}
+    effect = h[0] * w[0, 2] * w[2, 4] * w[4, 6] * to_metric[6]
+    return flows, {i: e * to_metric[i] for i, e in enumerate(embedded)}, effect
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_effect_sign_is_that_of_the_path_in_a_linear_network(tmp_path: Path, seed: int) -> None:
+    flows, embedded, effect = linear_network(seed)
+    tokens = [
+        {"kind": kind, "token_id": 1, "layer": i // 2, "neuron": i % 2, **edge_sums([f])}
+        for kind, factor in (("embedding", 1), ("logit", -50))  # what it writes is not its input
+        for i, f in ((i, f * factor) for i, f in embedded.items())
+    ]
+    for method in ("relp_direct", "transcoder_direct"):
+        file = tmp_path / f"{method}.duckdb"
+        with make(file, flows, layers=4, d_mlp=2, tokens=tokens, edge_method=method) as a:
+            rows = {tuple(row["path"]): row for row in a.paths(0, 6, k=1000).rows()}
+            path = rows[0, 2, 4, 6]
+            product = math.prod(flows[e][0] for e in pairwise(path["path"]))
+            assert path["sign"] == math.copysign(1, product)
+            assert path["effect_sign"] == (math.copysign(1, effect) if method == "relp_direct" else path["sign"])
+            assert rows[0, 6]["effect_sign"] == rows[0, 6]["sign"]
 
 
 def test_no_path_says_how_far_was_searched(tmp_path: Path) -> None:
