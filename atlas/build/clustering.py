@@ -98,7 +98,7 @@ def cluster_atlas(
     how, shown, before = how or RunOptions(), progress or Quiet(), stamp(file)
     with _reading(file, how) as source:
         options = make_options(method, complete(source.con, method, given))
-        _refuse_name(source.con, options.name or method, method)
+        _refuse_name(source.con, method if options.name is None else options.name, method)
         require(_forecast(source, method, options, how))
         run, placed = find(source.con, method, options, d_mlp=source.d_mlp, progress=shown)
     if not len(placed.ids):
@@ -207,7 +207,7 @@ def _forecast(source: _Source, method: str, options: Any, how: RunOptions) -> Fo
 
 
 def _refuse_name(con: duckdb.DuckDBPyConnection, name: str, method: str) -> None:
-    if not name.strip() or name.startswith("import:"):
+    if not name.strip() or not name.isprintable() or name.startswith("import:") or name == "primary":
         raise InputError(f"a clustering cannot be called {name!r}; give another --name")
     held = _methods(con).get(name, method)
     if held != method:

@@ -119,7 +119,12 @@ def test_a_forecast_counts_and_refuses_with_both_numbers(file: Path) -> None:
         ("guess", {}, "no method 'guess'; choose infomap"),
         ("infomap", {"min_count": 0}, "min-count is 0"),
         ("infomap", {"trials": 0}, "trials is 0"),
+        ("infomap", {"seed": -1}, "seed is -1"),
+        *((method, {"seed": 1 << 64}, "seed is 18446744073709551616, it must be at most") for method in METHODS),
         ("infomap", {"name": "import:x"}, "cannot be called"),
+        ("infomap", {"name": "primary"}, "cannot be called"),  # compare and export mean the one that is shown
+        ("infomap", {"name": "two\nlines"}, "cannot be called"),
+        ("infomap", {"name": ""}, "cannot be called"),
         ("infomap", {"weight": "mean_weight"}, "negative"),
     ],
 )

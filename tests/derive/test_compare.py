@@ -249,7 +249,12 @@ def test_what_cannot_be_compared_is_one_line(opened, tmp_path: Path) -> None:
     (tmp_path / "far.json").write_text(json.dumps({"assignments": {"L70/1": "1", "L71/1": "1"}}))
     with pytest.raises(InputError, match="2 out of the model's range"):
         compare(opened, "infomap", str(tmp_path / "far.json"))
-    for options in (CompareOptions(level=0), CompareOptions(draws=1), CompareOptions(draws=-1)):
+    for options in (
+        CompareOptions(level=0),
+        CompareOptions(draws=1),
+        CompareOptions(draws=-1),
+        CompareOptions(seed=-1),
+    ):
         with pytest.raises(InputError, match=r"is (0|1|-1);"):
             compare(opened, "infomap", "words", options=options)
 

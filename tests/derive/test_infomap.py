@@ -143,6 +143,9 @@ def test_the_weight_and_the_minimum_count_decide(tmp_path: Path) -> None:
         ("1; DROP TABLE edges", "no SQL expression"),
         ("1) FROM edges; DROP TABLE edges; SELECT (1", "more than one expression"),
         ("", "no SQL expression"),
+        ("random()", r"random\(\) gives another value each time"),
+        ('1 + "RANDOM" ()', r"random\(\) gives another value each time"),
+        ("unnest([1, 2])", r"it makes [\d,]+ rows of [\d,]+ edges"),
         ("0", "is 0 for all"),
     ],
 )

@@ -162,6 +162,8 @@ def _check(names: Sequence[str], options: CompareOptions) -> None:
         raise InputError(f"level is {options.level}; 1 is the top")
     if options.draws < 0 or options.draws == 1:
         raise InputError(f"draws is {options.draws}; give 2 or more, or 0 for no label likeness")
+    if options.seed < 0:
+        raise InputError(f"seed is {options.seed}; give 0 or more")
 
 
 def _unknown(atlas: Atlas, name: str) -> str:

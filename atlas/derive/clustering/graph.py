@@ -5,6 +5,7 @@ A directed edge weighs what a SQL expression over its columns says; edges of wei
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -58,7 +59,9 @@ def count_edges(con: duckdb.DuckDBPyConnection, choice: EdgeChoice) -> int:
     try:
         seen, bad, kept = con.execute(tally, [choice.min_count]).fetchall()[0]
     except duckdb.Error as error:
-        raise _not_a_weight(choice.weight, error) from error
+        raise _not_a_weight(choice.weight, _first_line(error)) from error
+    if seen != (rows := _rows(con, choice)):
+        raise _not_a_weight(choice.weight, f"it makes {seen:,} rows of {rows:,} edges")
     if bad:
         raise InputError(
             f"the weight {choice.weight} is negative, not finite or NULL for {bad:,} of {seen:,} edges; give one that "
@@ -103,17 +106,34 @@ def _select(con: duckdb.DuckDBPyConnection, choice: EdgeChoice) -> str:
     try:
         statements = con.extract_statements(text)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            raise _not_a_weight(choice.weight, None)
+            raise _not_a_weight(choice.weight, "it is more than one expression")
+        _refuse_chance(con, choice.weight)
         names = [one[0] for one in con.execute(f"{text} LIMIT 0", [choice.min_count]).description or ()]
     except duckdb.Error as error:
-        raise _not_a_weight(choice.weight, error) from error
+        raise _not_a_weight(choice.weight, _first_line(error)) from error
     if names != ["src", "tgt", "weight"]:
-        raise _not_a_weight(choice.weight, None)
+        raise _not_a_weight(choice.weight, "it is more than one expression")
     return text
 
 
-def _not_a_weight(weight: str, error: duckdb.Error | None) -> InputError:
-    found = str(error).splitlines()[0] if error else "it is more than one expression"
+def _refuse_chance(con: duckdb.DuckDBPyConnection, weight: str) -> None:
+    """Edges are read twice and runs repeated by seed: random() would be another weight each time."""
+    if not (called := set(re.findall(r"(\w+)\"?\s*\(", weight.lower()))):
+        return
+    known = "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability = 'VOLATILE'"
+    if chance := sorted(called & {name for (name,) in con.execute(known).fetchall()}):
+        raise _not_a_weight(weight, f"{chance[0]}() gives another value each time")
+
+
+def _rows(con: duckdb.DuckDBPyConnection, choice: EdgeChoice) -> int:
+    return int(con.execute("SELECT count(*) FROM edges WHERE count >= $1", [choice.min_count]).fetchall()[0][0])
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).splitlines()[0]
+
+
+def _not_a_weight(weight: str, found: str) -> InputError:
     return InputError(
         f"the weight {weight!r} is no SQL expression over the columns of edges ({found}); use one such as "
         f"{DEFAULT_WEIGHT} or abs(weight_sum)"

@@ -28,6 +28,7 @@ _METHODS = {  # name: (module, its options)
 }
 METHODS = tuple(_METHODS)
 BASE_MEMORY = 400 << 20  # Python, numpy, Arrow and what DuckDB holds while it streams
+MOST_SEED = (1 << 32) - 1  # what all of the libraries take
 LINK = 40  # bytes of an edge in a link list, at most: two ids of 7 digits, a weight of 24
 
 
@@ -75,6 +76,8 @@ def make_options(method: str, given: Mapping[str, object]) -> Any:
     for name, least in (("min_count", 1), ("trials", 1), ("seed", 0)):
         if name in set_ones and int(str(set_ones[name])) < least:
             raise InputError(f"{name.replace('_', '-')} is {set_ones[name]}, it must be at least {least}")
+    if int(str(set_ones.get("seed", 0))) > MOST_SEED:
+        raise InputError(f"seed is {set_ones['seed']}, it must be at most {MOST_SEED}")
     return kind(**set_ones)
 
 
