@@ -75,7 +75,7 @@ def view_options(command: Callable[..., None], formats: tuple[str, ...] = FORMAT
         "--format", "form", type=click.Choice(formats), default="table", show_default=True, help="Output format."
     )
     @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write there, not to stdout.")
-    @click.option("--limit", type=click.IntRange(min=0), metavar="ROWS", help="Rows to show; 0 for all.")
+    @click.option("--limit", type=click.IntRange(0, 2**63 - 1), metavar="ROWS", help="Rows to show; 0 for all.")
     @wraps(command)
     def with_view(
         *arguments: Any, file: Path | None, form: str, output: Path | None, limit: int | None, **options: Any

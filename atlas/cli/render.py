@@ -140,7 +140,9 @@ def _csv(answer: Tabular, out: TextIO) -> None:
 def _parquet(answer: Answer, view: View) -> None:
     import pyarrow.parquet
 
-    pyarrow.parquet.write_table(answer.arrow(), view.output)
+    table = answer.arrow()
+    with _writing(view):
+        pyarrow.parquet.write_table(table, view.output)
 
 
 @dataclass
@@ -169,8 +171,18 @@ def _destination(view: View) -> Iterator[TextIO]:
     if view.output is None:
         yield sys.stdout
         return
-    with view.output.open("w", encoding="utf-8", newline="") as out:
+    with _writing(view), view.output.open("w", encoding="utf-8", newline="") as out:
         yield out
+
+
+@contextmanager
+def _writing(view: View) -> Iterator[None]:
+    from atlas.errors import InputError
+
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write {view.output}: {error.strerror or error}; give another -o FILE") from error
 
 
 def _cells(rows: list[Row], columns: list[str] | None) -> tuple[list[str], list[list[str]]]:

@@ -17,6 +17,7 @@ Signed influence is the sum of the same paths with signs, at most as large: towa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import InputError, StoreError
@@ -80,8 +81,10 @@ def circuit(
     graph = load(atlas, since, to, min_count=cut.min_count)
     _check_order(atlas, since, to, graph)
     found = influence(graph.flow, graph.ends)
+    if isnan(found.total):
+        raise StoreError(f"{atlas.name} has edges whose weights are not numbers; run atlas check to see which")
     if not found.total > 0:
-        raise InputError(_disconnected(since, to, graph, cut))
+        raise InputError(_disconnected(since, to, cut))
     kept = prune(graph.flow, graph.ends, found, budget=cut.budget, max_nodes=cut.max_nodes)
     whole = _Found(atlas, since, to, graph, found, kept)
     return _subgraph(whole, cut, warnings=(*warnings, *_shortfall(whole, cut)), tokens=tokens)
@@ -230,9 +233,10 @@ def _shortfall(found: _Found, cut: Cut) -> tuple[str, ...]:
 
 
 def _check_ends(source: End | None, target: End) -> None:
-    if source and (both := set(source.neurons) & set(target.neurons)):
+    if source and (both := len(set(source.neurons) & set(target.neurons))):
+        shared = f"{both} neurons" if both > 1 else "a neuron"
         raise InputError(
-            f"source and target share {len(both)} neurons ({source.text} and {target.text}); "
+            f"source and target share {shared} ({source.text} and {target.text}); "
             "a circuit runs between different neurons: take them out of one end"
         )
 
@@ -248,9 +252,9 @@ def _check_order(atlas: Atlas, source: End | None, target: End, graph: Graph) ->
         )
 
 
-def _disconnected(source: End | None, target: End, graph: Graph, cut: Cut) -> str:
+def _disconnected(source: End | None, target: End, cut: Cut) -> str:
     since = f"no path from {source.text} to" if source else "nothing stored feeds"
     return (
-        f"{since} {target.text}: searched {len(graph.flow.src):,} edges of at least {cut.min_count} observations; "
+        f"{since} {target.text} over edges of at least {cut.min_count} observations; "
         "choose other ends (atlas ego shows what is near a neuron) or a smaller min_count"
     )

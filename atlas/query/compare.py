@@ -23,7 +23,7 @@ What = Literal["summary", "edges", "labels", "clusters", "tokens"]
 WHAT: tuple[What, ...] = ("summary", "edges", "labels", "clusters", "tokens")
 _NEEDS = {"labels": "neurons WHERE label IS NOT NULL", "clusters": "neurons WHERE cluster_path IS NOT NULL",
           "tokens": "token_stats"}  # fmt: skip
-_TO_GET = {"labels": "label it", "clusters": "cluster it", "tokens": "build it with activations"}
+_TO_GET = {"labels": "both need labels", "clusters": "both need atlas cluster run", "tokens": "both need activations"}
 _TOKENS = "FROM shown_tokens ORDER BY cosine, layer, neuron LIMIT $max_rows"
 _SUMMARY = "SELECT part, measure, value, value_text, noise, noise_text, note FROM summary ORDER BY place"
 _NOTES = {
@@ -146,10 +146,10 @@ def _span(changes: EdgeChanges) -> str:
 
 
 def _on_scores(survey: Survey, *, judged: bool) -> Iterator[str]:
-    exposure = survey.exposure
-    if exposure.both is None:
+    exposure, one_sided = survey.exposure, survey.count("gained", "lost") > 0
+    if one_sided and exposure.both is None:
         yield "gained and lost edges are not judged: neither graphs nor observations were counted on both sides"
-    elif exposure.by_count:
+    elif one_sided and exposure.by_count:
         yield "graphs were not counted on both sides: rates are of observations, which depend on one another"
     if survey.below_cut:
         yield (

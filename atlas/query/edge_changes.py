@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from atlas.errors import InputError
+from atlas.errors import InputError, StoreError
 from atlas.query.pair import Pair
 
 if TYPE_CHECKING:
@@ -213,6 +213,9 @@ def take_survey(pair: Pair) -> Survey:
         for *kind, edges in pair.fetch(_KINDS):
             found.kinds[tuple(kind)] += edges
         sums = pair.fetch(_MOMENTS)[0]
+        for one, total in ((pair.a, sums[1]), (pair.b, sums[2])):
+            if math.isnan(total or 0):
+                raise StoreError(f"{one.name} has edges whose weights are not numbers; run atlas check to see which")
         found.moments = [held + (more or 0) for held, more in zip(found.moments, sums, strict=True)]
     pair.fetch("DROP TABLE IF EXISTS compared")
     return found

@@ -278,7 +278,7 @@ def _backward(flow: Flow, ends: Numbers, reached: Mask) -> tuple[Numbers, float]
 def _hop_by_hop(flow: Flow, first: Numbers, step: Callable[[Numbers, slice], Numbers]) -> tuple[Numbers, float]:
     total, moving, left = first.copy(), first, float(abs(first).sum())
     for _ in range(MOST_HOPS):
-        if left < SETTLED:
+        if not left >= SETTLED:  # also when it is no number
             break
         hops: Any = sum((step(moving, span) for span in flow.spans()), start=0 * first)
         total, moving, left = total + hops, hops, float(abs(hops).sum())

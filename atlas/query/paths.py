@@ -9,9 +9,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from atlas.errors import InputError
+from atlas.errors import InputError, StoreError
 from atlas.query.answer import Answer
 from atlas.query.selector import Selection, select
 
@@ -40,7 +41,7 @@ def paths(
     score: "product" of mean |F| over the edges, or "bottleneck", the smallest. Any path that starts in src and ends in
     dst counts, also through other neurons of both; edges of fewer than min_count observations do not exist.
     sign is that of the product of the mean F. effect_sign says whether the path raises (1) or lowers (-1) the metric: a
-    relp F is signed by its effect on the metric already, so signs turn at each neuron whose own inputs sum to less than 0.
+    relp F is signed by its effect on the metric already, so signs turn at neurons whose own inputs sum to less than 0.
     """
     _refuse(max_hops=max_hops, k=k, score=score, min_count=min_count)
     sources, targets = select(atlas, src), select(atlas, dst)
@@ -87,6 +88,8 @@ def _named(atlas: Atlas, ids: list[int]) -> str:
 
 def _strongest(atlas: Atlas, asked: dict[str, Any], k: int) -> list[tuple[int, ...]]:
     """Search the edges that suffice for k walks; where some of these visit a neuron twice, search all edges."""
+    import pyarrow.compute
+
     for most in (k, None):
         table = atlas.ask("path_edges", asked | {"max_rows": most}).arrow()
         if table.num_rows == 0:
@@ -94,6 +97,8 @@ def _strongest(atlas: Atlas, asked: dict[str, Any], k: int) -> list[tuple[int, .
         if table.num_rows > MOST_STEPS:
             raise InputError(f"{table.num_rows:,} edges lie on cycles or paths, {MOST_STEPS:,} at most; lower max_hops")
         kept = float(table["kept"][0].as_py())
+        if isnan(kept + pyarrow.compute.sum(table["size"]).as_py()):
+            raise StoreError(f"{atlas.name} has edges whose weights are not numbers; run atlas check to see which")
         search = _Search(_steps(table, asked["of_targets"]), asked["hops"], asked["of_score"] == "bottleneck")
         best = search.run(asked["of_sources"], k)
         if kept == 0 or (len(best) == k and min(score for score, _ in best) >= kept):

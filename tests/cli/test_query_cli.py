@@ -110,6 +110,9 @@ def test_limits_say_what_they_cut(capsys: pytest.CaptureFixture[str]) -> None:
         (["sql", "SELECT nope FROM neurons"], 2, "nope"),
         (["info", "--atlas", "missing.duckdb"], 2, "no atlas at missing.duckdb"),
         (["search", "dog", "--format", "parquet"], 2, "-o FILE"),
+        (["search", "dog", "--format", "parquet", "-o", "/dev/null/x"], 2, "cannot write /dev/null/x"),
+        (["search", "dog", "--format", "csv", "-o", "/dev/null/x"], 2, "cannot write /dev/null/x"),
+        (["neuron", "0_0", "--format", "json", "-o", "/dev/null/x"], 2, "cannot write /dev/null/x"),
         (["info", "--format", "csv"], 2, "json"),
     ],
 )

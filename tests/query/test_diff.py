@@ -435,6 +435,26 @@ def test_what_cannot_be_compared_is_one_line(two: Any, sampled: Any, small: Path
         a.diff(two[1], what="edges", noise=(other, h2))
 
 
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    flows = {(0, 40): [1.0, 2.0], (0, 41): [1.0, 3.0]}
+    good = atlas.open(written(tmp_path / "good.duckdb", tables_of(flows)))
+    bad = atlas.open(written(tmp_path / "bad.duckdb", tables_of(flows | {(0, 41): [math.nan, 1.0]})))
+    for pair in ((good, bad), (bad, good)):
+        with pytest.raises(StoreError, match=r"bad.duckdb has edges whose weights are not numbers"):
+            pair[0].diff(pair[1], what="edges")
+
+
+def test_notes_on_rates_only_where_edges_are_in_one(tmp_path: Path) -> None:
+    flows = {(0, 40): [1.0, 2.0], (0, 41): [1.0, 3.0]}
+    files = [
+        atlas.open(written(tmp_path / f"{i}.duckdb", tables_of(one, graphs=0)))
+        for i, one in enumerate((flows, {(0, 40): [1.5, 2.0], (0, 41): [1.0, 4.0]}, {(0, 40): [1.0, 2.0]}))
+    ]
+    both, one = (files[0].diff(other, what="edges").warnings for other in files[1:])
+    assert not any("gained" in note for note in both)
+    assert any("gained and lost edges are not judged" in note for note in one)
+
+
 def test_a_file_that_lacks_a_table_is_one_line(two: Any, tmp_path: Path) -> None:
     import shutil
 

@@ -156,7 +156,7 @@ def test_a_long_strong_path_beats_a_short_weak_one(tmp_path: Path) -> None:
 
 
 def linear_network(seed: int) -> tuple[Flows, dict[int, float], float]:
-    """h_t = sum of w h_s over four layers of two, metric = sum of m h of the last: F, embeddings' F, effect 0 -> 2 -> 4 -> 6."""
+    """h_t = e_t + sum of w h_s, four layers of two: F of edges and embeddings, worth of 0 -> 2 -> 4 -> 6."""
     dice = random.Random(seed)
     w = {(s, t): dice.uniform(-2, 2) for t in range(2, 8) for s in range(t // 2 * 2)}
     embedded = [dice.uniform(-1, 1) for _ in range(8)]
@@ -188,6 +188,16 @@ def test_effect_sign_is_that_of_the_path_in_a_linear_network(tmp_path: Path, see
             assert path["sign"] == math.copysign(1, product)
             assert path["effect_sign"] == (math.copysign(1, effect) if method == "relp_direct" else path["sign"])
             assert rows[0, 6]["effect_sign"] == rows[0, 6]["sign"]
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    with make(tmp_path / "a.duckdb", {(0, 6): [math.nan], (6, 12): [1.0], (0, 12): [1.0]}) as a:
+        for score in ("product", "bottleneck"):
+            with pytest.raises(atlas.StoreError, match="weights are not numbers; run atlas check"):
+                a.paths(0, 12, score=score)
+        with pytest.raises(atlas.StoreError, match="weights are not numbers; run atlas check"):
+            a.circuit(0, 12)
+        assert len(a.paths(6, 12).rows()) == 1
 
 
 def test_no_path_says_how_far_was_searched(tmp_path: Path) -> None:
