@@ -59,15 +59,27 @@ class ModuleMatrix:
 
 
 class Quotient(Answer):
-    """Pairs of modules that can also be given as a matrix."""
+    """Pairs of modules that can also be given as a matrix.
+
+    Of at most 4,096 modules all pairs are computed at once (atlas.query.quotient), which equals the macro that `sql`
+    and `statement` show; of more the macro runs.
+    """
 
     _atlas: Atlas
+    _macro: str
+
+    @property
+    def statement(self) -> str:
+        """The macro with $names in place of values."""
+        return self._macro
+
+    @property
+    def sql(self) -> str:
+        """The macro with its values in place: it runs in any DuckDB shell on the atlas file."""
+        return Answer(self._atlas, self._macro, self._parameters).sql
 
     def matrix(self, value: str = "weight") -> ModuleMatrix:
-        """Return a column of ALL pairs that have edges (neither the limit nor `between` applies), as scipy.sparse.
-
-        expected and z come from one product of the modules' margins: the same numbers as the rows, for all pairs.
-        """
+        """Return a column of ALL pairs that have edges (neither the limit nor `between` applies), as scipy.sparse."""
         return _matrix(self._atlas, int(str(self._parameters["of_level"])), value)
 
 
@@ -123,11 +135,14 @@ def cluster(atlas: Atlas, path: str, *, k: int | None = 20, words: bool = False)
 
 def quotient(atlas: Atlas, *, level: int = 1, between: bool = False, limit: int | None = 50) -> Quotient:
     """Columns of quotient, by weight; `between` leaves out what stays inside a module."""
+    from atlas.query.quotient import ROWS, AllPairs, fits
+
     warnings = require_modules(atlas, level) + atlas.require("edges") + atlas.truncation()
     values = {"of_level": level, "with_inside": not between, "max_rows": limit}
-    statement = atlas.ask("quotient", values).statement
-    found = Quotient(atlas, statement, values, warnings=warnings, headline=QUOTIENT_HEADLINE)
-    found._atlas = atlas
+    macro = atlas.ask("quotient", values).statement
+    source, statement = (AllPairs(atlas, level), ROWS) if fits(atlas, level) else (atlas, macro)
+    found = Quotient(source, statement, values, warnings=warnings, headline=QUOTIENT_HEADLINE)
+    found._atlas, found._macro = atlas, macro
     return found
 
 
@@ -184,47 +199,12 @@ def _matrix(atlas: Atlas, level: int, value: str) -> ModuleMatrix:
         from scipy.sparse import csr_array
     except ImportError as error:
         raise InputError("matrix() needs scipy, which is not installed; pip install scipy") from error
-    import numpy as np
+    from atlas.query.quotient import sums
 
-    pairs = atlas.ask("quotient_pairs", {"of_level": level}).arrow()
-    if value not in (*pairs.column_names[2:], "expected", "z"):
-        raise InputError(f"no value {value!r} of pairs of modules; choose among "
-                         f"{', '.join(pairs.column_names[2:])}, expected, z")  # fmt: skip
-    names = sorted({*pairs["src_cluster"].to_pylist(), *pairs["tgt_cluster"].to_pylist()}, key=_in_order)
-    place = {name: at for at, name in enumerate(names)}
-    i, j = (np.array([place[p] for p in pairs[c].to_pylist()], dtype=int) for c in ("src_cluster", "tgt_cluster"))
-    if value in pairs.column_names:
-        numbers = pairs[value].to_numpy().astype("float64")
-    else:
-        expected, variance = (grid[i, j] for grid in _chance(atlas, level, place))
-        numbers = expected
-        if value == "z":
-            numbers = np.full(len(i), np.nan)
-            varies = variance > 1e-12 * expected**2
-            np.divide(pairs["weight"].to_numpy() - expected, np.sqrt(variance), out=numbers, where=varies)
-    return ModuleMatrix(csr_array((numbers, (i, j)), shape=(len(names), len(names))), names, list(names))
-
-
-def _in_order(path: str | None) -> tuple[bool, list[int]]:
-    return path is None, [int(part) for part in (path or "").split(".") if part]
-
-
-def _chance(atlas: Atlas, level: int, place: dict[str | None, int]) -> tuple[Any, Any]:
-    """Expected weight and variance of all pairs [modules, modules] as quotient.sql defines them."""
-    import numpy as np
-
-    margins = atlas.ask("quotient_margins", {"of_level": level}).arrow()
-    key = margins["src_layer"].to_numpy().astype(int) * 256 + margins["tgt_layer"].to_numpy()
-    blocks, block = np.unique(key, return_inverse=True)
-    at = np.array([place[p] for p in margins["cluster_path"].to_pylist()], dtype=int)
-    sent = margins["sent"].to_numpy(zero_copy_only=False).astype(bool)
-    sums = np.zeros((2, 2, len(place), len(blocks)))  # sent or received, weight or square, module, layer pair
-    for side, chosen in enumerate((sent, ~sent)):
-        for kind, name in enumerate(("weight", "weight_sq")):
-            sums[side, kind, at[chosen], block[chosen]] = margins[name].to_numpy()[chosen]
-    (a, a2), (b, b2) = sums
-    w, w2 = a.sum(axis=0), a2.sum(axis=0)
-    spread = [squares * (1 - 2 * one / w) + (one / w) ** 2 * w2 for one, squares in ((a, a2), (b, b2))]
-    free = w**2 - w2
-    scale = np.divide(w**2, w2 * free, out=np.zeros_like(w), where=free > 0)
-    return (a / w) @ b.T, (spread[0] * scale) @ spread[1].T
+    found = sums(atlas, level)
+    known = (*found.columns, "expected", "z")
+    if value not in known:
+        raise InputError(f"no value {value!r} of pairs of modules; choose among {', '.join(known)}")
+    numbers = found.columns[value] if value in found.columns else found.with_chance()[value]
+    shape = (len(found.names), len(found.names))
+    return ModuleMatrix(csr_array((numbers.astype(float), (found.i, found.j)), shape=shape), found.names, found.names)

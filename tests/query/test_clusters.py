@@ -9,6 +9,7 @@ from synthetic import drawn, edge_sums, random_tables, small, small_tables, writ
 
 import atlas
 from atlas.errors import InputError, StoreError
+from atlas.query.quotient import sums
 
 
 def top_of(tables: dict) -> dict:
@@ -44,6 +45,24 @@ def test_matrix_holds_the_same_numbers(drawn: Path) -> None:  # noqa: F811
                 assert m.value[at] == pytest.approx(r[value], rel=1e-9)
         with pytest.raises(InputError, match="expected, z"):
             found.matrix("colour")
+
+
+def test_the_macros_and_the_compiled_pass_give_the_same(drawn: Path) -> None:  # noqa: F811
+    pytest.importorskip("numba")
+    with atlas.open(drawn) as a:
+        for level in (1, 2):
+            macro = a.ask("quotient", {"of_level": level, "with_inside": True, "max_rows": None}).fetchall()
+            asked, passed = (sums(a, level, compile_from=least) for least in (10**9, 0))
+            assert asked.names == passed.names
+            for name, values in passed.with_chance().items():
+                np.testing.assert_allclose(values, asked.with_chance()[name], rtol=1e-9, atol=1e-12)
+            assert np.array_equal(asked.columns["weight"], passed.columns["weight"])  # whole numbers: to the last digit
+            rows = a.quotient(level=level, limit=None)
+            assert len(rows) == len(macro) > 10
+            for row, same in zip(rows, macro, strict=True):
+                assert row[:8] == same[:8]
+                assert row[8:] == tuple(x if x is None else pytest.approx(x, rel=1e-9, abs=1e-12) for x in same[8:])
+            assert rows.sql.startswith(f"FROM quotient(of_level := {level}")
 
 
 def test_z_is_that_of_shuffled_targets(tmp_path: Path) -> None:
