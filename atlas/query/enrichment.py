@@ -4,7 +4,9 @@ The background is matched by layer: of N labelled neurons of a layer K have the 
 hits are hypergeometric under the null; the statistics over layers are those of Cochran, Mantel and Haenszel. The sum
 over layers has no closed tail: a binomial of equal mean and variance stands for it (such a sum is one of
 independent unequal coins), and where that finds p < 0.05 and the hits are few, or many for that binomial (over 1/8 of
-its trials), the layers are convolved exactly. What stays binomial is off by 0.1% at p = 1e-20 and 10% at 1e-100.
+its trials), the layers are convolved exactly. What stays binomial by that rule is off by 0.1% at p = 1e-20 and 10% at
+1e-100. Only what is shown needs it: the smallest p are convolved, at least twice the limit and 1,000, at most 20,000
+(of them 1,000 one by one, on tiny layers); behind these a binomial p below 0.05 may be off by orders of magnitude.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ HEADLINE = ("module", "word", "hits", "labelled", "expected", "odds_ratio", "p",
 FEW_HITS = 20  # convolved whatever the layers hold; all hits to 64 take 10 times as long on 352 top modules
 SOME_HITS, SOME_SUPPORT = 64, 200  # or these, where the layers have room for few hits (modules of some 40 neurons)
 _LOOKED_AT = 0.05  # a larger p of the binomial is left as it is: it is right to a percent or so there
-_ALONE, _ALONE_WORK = 300, 1_000_000  # one by one at most so many of a batch, and of hits x support
+_ALONE, _ALONE_WORK = 1000, 30_000_000  # one by one at most so many, the first ones; and of hits x support
+_LEAST_EXACT, _MOST_EXACT = 1000, 20_000  # tests of smallest p whose p is made exact where the binomial is not enough
 _NOTHING = 1e-290  # a smaller p prints as 0 or nearly so whatever its last digits
 _AT_ONCE = 20_000  # tests: 64 layers of them as doubles take 10 MB
 _FEW_BEYOND, _BEYOND = 10, 40  # terms of a tail past its first, mean < 1 or more: the rest is below 1e-8 of them
@@ -51,6 +54,22 @@ class Computed:
         return self.con.cursor()
 
 
+class Enrichment(Answer):
+    """Rows whose counts are of SQL and whose chances are of numpy: `sql` is the macro that gives the counts."""
+
+    counted_by: str = ""
+
+    @property
+    def sql(self) -> str:
+        """The statement that gave the counts: it runs in any DuckDB shell on the atlas file."""
+        return self.counted_by
+
+    @property
+    def statement(self) -> str:
+        """The same: its values are in place."""
+        return self.counted_by
+
+
 @dataclass(frozen=True)
 class Counts:
     """Tests by layer. hits, members, words: [tests, layers]; labelled: [layers]."""
@@ -59,6 +78,43 @@ class Counts:
     members: Array
     words: Array
     labelled: Array
+
+
+@dataclass(frozen=True)
+class Every:
+    """All tests: hits [tests], places in n [modules, layers] and k [words, layers], and the layers of their hits."""
+
+    hits: Ints
+    module: Ints
+    word: Ints
+    n: Array
+    k: Array
+    labelled: Array
+    offsets: Ints
+    layers: pyarrow.ListArray
+
+    def moments(self) -> tuple[Array, Array]:
+        """Mean and variance of all tests as `moments` has them, by products of what depends on one side only."""
+        live = self.labelled > 0
+        size = self.labelled[live]
+        n, k = self.n[:, live], self.k[:, live]
+        sides = ((n / size, k), (n * (size - n) / size, k * (size - k) / (size * np.maximum(size - 1, 1))))
+        mean, variance = np.zeros((2, len(self.hits)))
+        for at in range(0, len(self.hits), _AT_ONCE):
+            rows = slice(at, at + _AT_ONCE)
+            for result, (left, right) in zip((mean, variance), sides, strict=True):
+                result[rows] = np.einsum("ij,ij->i", left[self.module[rows]], right[self.word[rows]])
+        return mean, variance
+
+    def counts(self, rows: Ints) -> Counts:
+        """The tests at `rows` by layer."""
+        live = self.labelled > 0
+        at = self.layers.take(rows)
+        row = np.repeat(np.arange(len(rows)), np.diff(self.offsets)[rows])
+        cell = row * len(live) + at.flatten().to_numpy()
+        hits = np.bincount(cell, minlength=len(rows) * len(live)).reshape(len(rows), len(live)).astype(float)
+        n, k = self.n[self.module[rows]], self.k[self.word[rows]]
+        return Counts(hits[:, live], n[:, live], k[:, live], self.labelled[live])
 
 
 def enrich(
@@ -89,16 +145,22 @@ def enrich(
     ids = None if selection is None else select(atlas, selection)
     asked = {"of_ids": ids, "of_level": level, "of_field": field}
     sizes = atlas.ask("enrich_layers", asked).arrow()
-    found, tests = _tests(sizes, atlas.ask("enrich_counts", {**asked, "at_least": min_hits}).arrow(), min_hits)
+    counts = atlas.ask("enrich_counts", {**asked, "at_least": min_hits})
+    found, tests = _tests(sizes, counts.arrow(), min_hits, limit)
     if not tests:
         warnings += (f"nothing to test: no word of {field} is on {min_hits} labelled neurons of a module",)
     else:
         warnings += (f"FDR over {tests:,} tests; background matched by layer",)
-    return _answer(atlas, found, limit, warnings)
+    answer = _answer(atlas, found, limit, warnings)
+    answer.counted_by = counts.sql
+    return answer
 
 
 def upper_tail(counts: Counts) -> tuple[Array, NDArray[np.bool_]]:
-    """P(hits or more) under independent hypergeometric layers [tests], and whether it is exact."""
+    """P(hits or more) under independent hypergeometric layers [tests], and whether it is exact.
+
+    Of tests on tiny layers only the first 1,000 are convolved: give those of smallest p first.
+    """
     total = counts.hits.sum(axis=1)
     mean, variance = moments(counts)
     p = _binomial(total, mean, variance)
@@ -141,7 +203,9 @@ def _some_modules(atlas: Atlas, level: int) -> tuple[str, ...]:
     return require_modules(atlas, level)
 
 
-def _tests(sizes: pyarrow.Table, counted: pyarrow.Table, min_hits: int) -> tuple[dict[str, Any], int]:
+def _tests(
+    sizes: pyarrow.Table, counted: pyarrow.Table, min_hits: int, limit: int | None
+) -> tuple[dict[str, Any], int]:
     """Columns of every test with min_hits, and how many tests there were."""
     import pyarrow.compute as pc
 
@@ -157,11 +221,9 @@ def _tests(sizes: pyarrow.Table, counted: pyarrow.Table, min_hits: int) -> tuple
     at_module = pc.index_in(tests["module"], modules).to_numpy()
     at_word = pc.index_in(tests["word"], words).to_numpy()
     family = int((n.sum(axis=1) >= min_hits).sum()) * int((k.sum(axis=1) >= min_hits).sum())
-    parts = [
-        _measure(tests.slice(at, _AT_ONCE), n[at_module[at : at + _AT_ONCE]], k[at_word[at : at + _AT_ONCE]], labelled)
-        for at in range(0, max(len(tests), 1), _AT_ONCE)
-    ]
-    columns: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    lists = tests["at"].combine_chunks()
+    every = Every(tests["hits"].to_numpy(), at_module, at_word, n, k, labelled, lists.offsets.to_numpy(), lists)
+    columns = _measure(every, limit)
     columns["fdr"] = false_discovery(columns["p"], family)
     kept = {name: tests[name] for name in ("module", "word", "hits", "repeated")}
     return {**kept, **columns}, family
@@ -175,21 +237,32 @@ def _grid(table: pyarrow.Table, key: str, value: str, layers: int) -> tuple[pyar
     return encoded.dictionary, grid
 
 
-def _measure(tests: pyarrow.Table, n: Array, k: Array, labelled: Array) -> dict[str, Any]:
-    lists = tests["at"].combine_chunks()
-    layers = len(labelled)
-    row = np.repeat(np.arange(len(tests)), np.diff(lists.offsets.to_numpy()))
-    cell = row * layers + lists.flatten().to_numpy()
-    hits = np.bincount(cell, minlength=len(tests) * layers).reshape(len(tests), layers).astype(float)
-    live = labelled > 0
-    counts = Counts(hits[:, live], n[:, live], k[:, live], labelled[live])
-    mean, variance = moments(counts)
-    p, exact = upper_tail(counts)
-    z = np.full(len(mean), np.nan)
-    np.divide(hits.sum(axis=1) - mean, np.sqrt(variance), out=z, where=variance > 0)
+def _measure(every: Every, limit: int | None) -> dict[str, Any]:
+    """Columns of all tests; exact p and odds where they will be shown."""
+    total = every.hits.astype(float)
+    mean, variance = every.moments()
+    z = np.full(len(total), np.nan)
+    np.divide(total - mean, np.sqrt(variance), out=z, where=variance > 0)
+    p = np.clip(_binomial(total, mean, variance), 0.0, 1.0)
+    exact, tried = np.zeros((2, len(p)), bool)
+    shown = len(p) if limit is None else limit
+    first = min(max(2 * shown, _LEAST_EXACT), _MOST_EXACT)
+    for _ in range(3):  # a p made exact may move behind others
+        order = np.lexsort((-z, p))
+        rows = order[:first][~tried[order[:first]]]
+        if not len(rows) or tried[order[: min(shown, first)]].all():
+            break
+        p[rows], exact[rows] = upper_tail(every.counts(rows))
+        tried[rows] = True
+    odds = np.full(len(p), np.nan)
+    order = np.lexsort((-z, p))[: shown + 100]  # and some, for ties
+    for at in range(0, len(order), _AT_ONCE):
+        rows = order[at : at + _AT_ONCE]
+        odds[rows] = odds_ratio(every.counts(rows))
     return {
-        "labelled": n.sum(axis=1).astype(int), "background": k.sum(axis=1).astype(int), "expected": mean,
-        "odds_ratio": odds_ratio(counts), "z": z, "p": p, "exact": exact,
+        "labelled": every.n.sum(axis=1).astype(int)[every.module],
+        "background": every.k.sum(axis=1).astype(int)[every.word],
+        "expected": mean, "odds_ratio": odds, "z": z, "p": p, "exact": exact,
     }  # fmt: skip
 
 
@@ -214,7 +287,7 @@ def _convolvable(counts: Counts, p: Array, trials: Array) -> tuple[NDArray[np.bo
     few = (p < _LOOKED_AT) & light & ~crowded
     strained = ((shared > 0).sum(axis=1) == 1) | (total > trials / 8) | (light & crowded)
     alone = (p < _LOOKED_AT) & (p > _NOTHING) & strained & ~few & (total * support < _ALONE_WORK)
-    return few, alone & (alone.sum() <= _ALONE)
+    return few, alone & (np.cumsum(alone) <= _ALONE)
 
 
 def _few_hits(hits: int, n: Array, k: Array, size: Array) -> Array:
@@ -284,7 +357,7 @@ def _binomial(hits: Array, mean: Array, variance: Array) -> Array:
     return p
 
 
-def _answer(atlas: Atlas, columns: dict[str, Any], limit: int | None, warnings: tuple[str, ...]) -> Answer:
+def _answer(atlas: Atlas, columns: dict[str, Any], limit: int | None, warnings: tuple[str, ...]) -> Enrichment:
     import duckdb
     import pyarrow as pa
 
@@ -295,4 +368,4 @@ def _answer(atlas: Atlas, columns: dict[str, Any], limit: int | None, warnings: 
     statement = """SELECT module, word, hits, labelled, background, expected, odds_ratio, z, p, fdr, exact, repeated
         FROM found ORDER BY p, z DESC NULLS LAST, module, word LIMIT $max_rows"""
     source = Computed(atlas.name, con)
-    return Answer(source, statement, {"max_rows": limit}, warnings=warnings, headline=HEADLINE)
+    return Enrichment(source, statement, {"max_rows": limit}, warnings=warnings, headline=HEADLINE)
