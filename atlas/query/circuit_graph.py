@@ -1,13 +1,16 @@
 """An atlas, a source and a target -> the flow between them as arrays: every stored edge that a path could take.
 
 One pass over the edges into the layers between, in batches: all of them count in what enters a node, and those that a
-path could take are held, at 16 bytes an edge. Nodes are numbered [source tokens | all neurons | target tokens].
+path could take are held, at 16 bytes an edge. Where few edges lie between the ends, the nodes on paths are found among
+these first, and only what enters them is read: neurons six layers apart among 84M edges reach each other by hundreds
+of edges, while 4M enter the layers between. Nodes are numbered [source tokens | all neurons | target tokens].
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from atlas.errors import ResourceError
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 # DuckDB's own buffers come on top, up to the same limit.
 EDGE_MEMORY, NODE_MEMORY = 20, 150
 _BATCH = 1 << 20
+NEAR = 8_000_000  # edges between the ends that are read first for nodes on paths: 64 MB
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
@@ -138,11 +142,14 @@ def load(atlas: Atlas, source: End | None, target: End, *, min_count: int) -> Gr
 
 
 def goes_up(atlas: Atlas) -> bool:
-    """Whether every edge goes to a later layer, as those of a built atlas do."""
-    found = atlas.cursor().execute(
-        "SELECT 1 FROM edges WHERE tgt < (src_layer::BIGINT + 1) * $width LIMIT 1", {"width": atlas.d_mlp}
-    )
-    return not found.fetchall()
+    """Whether every edge goes to a later layer, as those of a built atlas do.
+
+    A layer at a time: where edges are sorted, statistics of row groups answer (0.26 s, not 0.7 s, of 84M edges).
+    """
+    statement, width = "SELECT 1 FROM edges WHERE src >= $first AND src < $end AND tgt < $end LIMIT 1", atlas.d_mlp
+    cursor = atlas.cursor()
+    spans = ({"first": first, "end": first + width} for first in range(0, atlas.layers * width, width))
+    return not any(cursor.execute(statement, span).fetchall() for span in spans)
 
 
 def _token_sums(plan: _Plan) -> _Sums:
@@ -191,7 +198,7 @@ def _flow(plan: _Plan, sums: _Sums, below: _Edges, above: _Edges) -> Flow:
     first, most = len(below.src), _preflight(plan)
     held = _empty(first + most + len(above.src))
     held.put(0, below)
-    last = _fill(plan, sums, held, first)
+    last = _fill(plan, sums, held, first, into=_on_paths(plan, below, above) if most <= NEAR else None)
     _sort(held, first, last)
     held.put(last, above)
     layers = np.arange(plan.atlas.layers + 1, dtype=np.int32) * np.int32(plan.atlas.d_mlp) + np.int32(
@@ -207,10 +214,37 @@ def _flow(plan: _Plan, sums: _Sums, below: _Edges, above: _Edges) -> Flow:
     return Flow(*arrays, scale, turn, blocks=(0, *offsets, end), acyclic=plan.acyclic)
 
 
-def _fill(plan: _Plan, sums: _Sums, held: _Edges, filled: int) -> int:
+def _on_paths(plan: _Plan, below: _Edges, above: _Edges) -> list[int] | None:
+    """Packed ids of the target and of neurons that a path to it enters; None with cycles, where order may be any."""
+    import numpy as np
+
+    if not plan.acyclic:
+        return None
+    first, last = plan.span()
+    statement = "SELECT src, tgt FROM edges WHERE src >= $first AND tgt <= $last AND count >= $count ORDER BY src"
+    values = {"first": first, "last": last, "count": plan.min_count}
+    rows = plan.atlas.cursor().execute(statement, values).fetchnumpy()
+    src, tgt = (np.asarray(rows[side]) + np.int32(plan.neurons.start) for side in ("src", "tgt"))
+    layers = plan.neurons.start + np.arange(plan.atlas.layers + 1) * plan.atlas.d_mlp
+    blocks = [slice(*pair) for pair in pairwise(np.searchsorted(src, layers).tolist())]
+    reached, reaching = np.zeros(plan.nodes, dtype=bool), np.zeros(plan.nodes, dtype=bool)
+    reached[plan.source_nodes() if plan.source else slice(None)] = True
+    reached[below.tgt] = True
+    reaching[plan.target_nodes()] = True
+    reaching[above.src] = True
+    for block in blocks:
+        reached[tgt[block][reached[src[block]]]] = True
+    for block in reversed(blocks):
+        reaching[src[block][reaching[tgt[block]]]] = True
+    passed = reached & reaching
+    passed[plan.target_nodes()] = True
+    return [int(i) for i in np.flatnonzero(passed[plan.neurons])]
+
+
+def _fill(plan: _Plan, sums: _Sums, held: _Edges, filled: int, *, into: list[int] | None) -> int:
     """Put edges that a path could take after those held, none into the source; what enters each target goes to `sums`.
 
-    Returns how many are held then.
+    into: only edges into these; None for all. Returns how many are held then.
     """
     import numpy as np
 
@@ -219,7 +253,7 @@ def _fill(plan: _Plan, sums: _Sums, held: _Edges, filled: int) -> int:
     into_span = slice(before + first, before + last + 1)
     barred = np.zeros(plan.nodes, dtype=bool)
     barred[plan.source_nodes()] = True
-    for batch in _batches(plan):
+    for batch in _batches(plan, into):
         src, tgt, weight, signed, count = (batch.column(i).to_numpy() for i in range(5))
         sums.inputs[into_span] += np.bincount(tgt - first, weights=weight, minlength=last - first + 1)
         sums.net[into_span] += np.bincount(tgt - first, weights=signed, minlength=last - first + 1)
@@ -230,12 +264,12 @@ def _fill(plan: _Plan, sums: _Sums, held: _Edges, filled: int) -> int:
     return filled
 
 
-def _batches(plan: _Plan) -> Iterator[pyarrow.Table]:
+def _batches(plan: _Plan, into: list[int] | None) -> Iterator[pyarrow.Table]:
     """A million rows at a time: DuckDB gives those of one row group, and each batch costs a sum over all nodes."""
     import pyarrow
 
     first, last = plan.span()
-    values = {"of_first": first, "of_last": last}
+    values = {"of_first": first, "of_last": last, "of_targets": into}
     answer = plan.atlas.ask("circuit_edges", values)
     gathered: list[pyarrow.RecordBatch] = []
     for batch in plan.atlas.cursor().sql(answer.statement, params=values).to_arrow_reader(_BATCH):

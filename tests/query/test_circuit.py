@@ -342,3 +342,20 @@ def test_the_demo_holds_what_it_says() -> None:
     target = next(n.key for n in found.nodes if n.role == "target")
     assert held[target] / found.facts["influence"] == pytest.approx(found.facts["share_kept"], rel=1e-6)
     assert abs(found.facts["signed_influence"]) <= found.facts["influence"]
+
+
+@pytest.mark.parametrize(
+    "ends", [("0_1", "layer:4"), ("layer:0", "4_2"), (None, "layer:3"), ("embedding:#4", "logit:#4")]
+)
+def test_near_ends_read_less_and_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: Any) -> None:
+    tables = random_tables(7)
+    tables["token_edges"] = [
+        {"kind": kind, "token_id": 4, "layer": i % 5, "neuron": i % 40, **edge_sums([1.0 + i, -0.5])}
+        for kind in ("embedding", "logit")
+        for i in range(40)
+    ]
+    with atlas.open(write_atlas(tmp_path / "a.duckdb", tables, layers=5, d_mlp=40)) as a:
+        near = a.circuit(*ends, budget=0.95).to_dict()
+        monkeypatch.setattr("atlas.query.circuit_graph.NEAR", 0)
+        assert near["links"]
+        assert near == a.circuit(*ends, budget=0.95).to_dict()
