@@ -15,7 +15,6 @@ from typing import Any
 
 import duckdb
 
-from atlas.build.preflight import available_memory
 from atlas.build.revision import revise, stamp
 from atlas.derive.clustering.methods import Need, complete, find, make_options, predict
 from atlas.errors import InputError, ResourceError, StoreError
@@ -24,6 +23,7 @@ from atlas.ingest.partitions import Clustering, Placed, write_clustering
 from atlas.progress import Progress, Quiet
 from atlas.store.connection import Limits, existing, explain_failure, open_reader
 from atlas.store.ledger import get_metadata, set_metadata
+from atlas.store.memory import available_memory
 from atlas.store.schema import require_readable
 from atlas.store.write import transaction
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from atlas.build.recipe import Recipe
 from atlas.errors import InputError, ResourceError, StoreError
 from atlas.shards import file_sha256, write_whole
+from atlas.store.memory import available_memory
 
 # Bytes of shards and tables per neuron, with the default numbers of exemplars (40 windows of 17 floats and ids, 400
 # token rows, 40 logit-lens and 40 wiring rows), rounded up; measured 11 kB on stories260K. Twice: shards + file.
@@ -163,15 +163,6 @@ def _check_memory(needed: int) -> None:
             f"this build needs about {needed / 1e9:.2f} GB of memory, {free / 1e9:.2f} GB are available; free memory, "
             "or give cluster.assignments made elsewhere (Infomap needs 350 bytes an edge)"
         )
-
-
-def available_memory() -> int | None:
-    """Bytes that processes can still have; None where the system does not say."""
-    try:
-        lines: list[Any] = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def _read_cache(cache: Path) -> dict[tuple[str, int, int], str]:

@@ -64,7 +64,7 @@ def cluster() -> None:
 def _meant(word: str) -> str:
     if _PATH.fullmatch(word):
         return "show"
-    if "run" in COMMANDS and word.endswith((".duckdb", ".db")):
+    if word.endswith((".duckdb", ".db")):
         return "run"
     raise InputError(
         f"{word!r} is no command of atlas cluster ({', '.join(COMMANDS)}) and no module path such as 158.4; "

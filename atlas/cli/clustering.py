@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _METHODS = ("infomap", "leiden", "louvain-hierarchical", "kmeans", "nmf", "spectral")
 _ATLAS = click.argument("file", type=click.Path(path_type=Path), metavar="[ATLAS]", required=False)
+_FILE = click.option("--atlas", "named", type=click.Path(path_type=Path), metavar="FILE", help="The same as ATLAS.")
 _FORM = click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 _QUIET = click.option("--quiet", "-q", is_flag=True, help="No progress.")
 _MEMORY = click.option("--memory", metavar="SIZE", help="Memory it may take, such as 14GiB; what is free without it.")
@@ -24,6 +25,7 @@ _THREADS = click.option("--threads", type=click.IntRange(min=1), default=2, show
 
 @click.command(epilog="Example: atlas cluster data/qwen.duckdb --method infomap --min-count 5 --memory 14GiB")
 @_ATLAS
+@_FILE
 @click.option("--method", type=click.Choice(_METHODS), default="infomap", show_default=True)
 @click.option("--weight", metavar="SQL", help="Weight of an edge, any expression over its columns. [mean_abs_weight^2]")
 @click.option("--min-count", type=int, help="Fewest observations of an edge. [3; 1 where none has more]")
@@ -33,7 +35,9 @@ _THREADS = click.option("--threads", type=click.IntRange(min=1), default=2, show
 @click.option("--max-size", type=int, help="leiden: a module with more neurons is split again. [1000]")
 @click.option("--objective", type=click.Choice(["modularity", "cpm"]), help="leiden: what it maximises. [modularity]")
 @click.option("--k", type=int, help="kmeans, nmf, spectral: modules to look for. [sqrt(neurons / 2)]")
-@click.option("--profile", type=click.Choice(["edges", "activations"]), help="kmeans, nmf: what is compared. [edges]")
+@click.option(
+    "--profile", type=click.Choice(["edges", "activations"]), help="kmeans, nmf, spectral: what is compared. [edges]"
+)
 @click.option("--name", help="Name of the clustering; that of the method without it. The same name is replaced.")
 @click.option("--primary/--no-primary", default=None, help="Show it in neurons and clusters. [if none is shown yet]")
 @_MEMORY
@@ -41,15 +45,18 @@ _THREADS = click.option("--threads", type=click.IntRange(min=1), default=2, show
 @click.option("--dry-run", is_flag=True, help="Only say how much memory, time and disk it would take.")
 @_FORM
 @_QUIET
-def run(*, file: Path | None, method: str, form: str, quiet: bool, dry_run: bool, **given: Any) -> None:
+def run(
+    *, file: Path | None, named: Path | None, method: str, form: str, quiet: bool, dry_run: bool, **given: Any
+) -> None:
     """Cluster the edges of ATLAS and store the modules in it. `atlas cluster ATLAS` is short for it.
 
     infomap takes edges with their direction; leiden and louvain-hierarchical add up both directions. Memory and disk
-    are checked first. The atlas is changed as a whole at the end: a run that is stopped leaves it as it was.
+    are checked first. The atlas is changed as a whole at the end: a run that is stopped leaves it as it was. Ctrl-C
+    waits for the step at hand, which is long for leiden and louvain-hierarchical on many edges; a kill does no harm.
     """
     from atlas.build.clustering import cluster_atlas, forecast, require
 
-    place, how, progress = find_atlas(file), _how(given, given.pop("primary")), _progress(quiet)
+    place, how, progress = _one(file, named), _how(given, given.pop("primary")), _progress(quiet)
     found = forecast(place, method, given, how=how)
     if dry_run:
         click.echo(json.dumps(_told(found), indent=2) if form == "json" else _sentence(method, found))
@@ -83,6 +90,14 @@ def runs(view: View) -> None:
         view.show(a.clusterings(limit=view.limit(50)))
 
 
+def _one(file: Path | None, named: Path | None) -> Path:
+    from atlas.errors import InputError
+
+    if file is not None and named is not None:
+        raise InputError(f"two atlases, {file} and --atlas {named}; give one")
+    return find_atlas(file or named)
+
+
 def _how(given: dict[str, Any], primary: bool | None) -> RunOptions:
     """Take --memory and --threads out of the options."""
     from atlas.build.clustering import RunOptions
@@ -104,10 +119,10 @@ def _show(file: Path, row: dict[str, Any], form: str) -> None:
         return
     quality = "" if row["quality"] is None else f", {row['quality_measure']} {row['quality']:.4f}"
     shown = "shown in neurons and clusters" if row["primary"] else f'"atlas cluster use {row["clustering"]}" shows it'
+    levels = "1 level" if row["levels"] == 1 else f"{row['levels']} levels"
     click.echo(
-        f"{file}  {row['clustering']}: {row['neurons']:,} neurons in {row['modules']:,} modules of {row['levels']} "
-        f"levels, {row['top_modules']:,} at the top{quality}; {shown}",
-        err=True,
+        f"{file}  {row['clustering']}: {row['neurons']:,} neurons in {row['modules']:,} modules of {levels}, "
+        f"{row['top_modules']:,} at the top{quality}; {shown}"
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas.derive.clustering.compare import stored_name
+from atlas.errors import InputError
 
 if TYPE_CHECKING:
     from atlas.query.atlas import Atlas
@@ -29,9 +30,12 @@ def export_assignments(atlas: Atlas, target: Path, *, clustering: str | None = N
     """Write a clustering, the primary one unless another is named, and return its neurons; complete or not at all.
 
     The file's "metadata" say of which model it is; an import into an atlas of another size is refused by them.
-    Membership is written only where there is one (nmf). Raises InputError for an unknown clustering.
+    Membership is written only where there is one (nmf). Raises InputError for an unknown clustering and a target
+    that is a folder.
     """
     name, rows = stored_name(atlas, clustering), 0
+    if target.is_dir():
+        raise InputError(f"{target} is a folder; give the name of a file to write")
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:

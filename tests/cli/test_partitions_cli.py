@@ -110,6 +110,7 @@ def test_seed_clusters(capsys: pytest.CaptureFixture[str], file: Path, tmp_path:
         ("import {folder}/other.json", "other.json: 1 of 3 neurons are out of range (3 layers of 8), at 'L9/1'"),
         ("import {folder}/cut.json", "cut.json is no assignment file"),
         ("export assignments --clustering leiden -o {folder}/x.json", "no clustering 'leiden'"),
+        ("export assignments -o {folder}", "is a folder; give the name of a file"),
         ("export seed-clusters -o {folder}", "is not empty"),
     ],
 )

@@ -249,14 +249,9 @@ def test_what_cannot_be_compared_is_one_line(opened, tmp_path: Path) -> None:
     (tmp_path / "far.json").write_text(json.dumps({"assignments": {"L70/1": "1", "L71/1": "1"}}))
     with pytest.raises(InputError, match="2 out of the model's range"):
         compare(opened, "infomap", str(tmp_path / "far.json"))
-    for options in (
-        CompareOptions(level=0),
-        CompareOptions(draws=1),
-        CompareOptions(draws=-1),
-        CompareOptions(seed=-1),
-    ):
+    for wrong in ({"level": 0}, {"draws": 1}, {"draws": -1}, {"seed": -1}):
         with pytest.raises(InputError, match=r"is (0|1|-1);"):
-            compare(opened, "infomap", "words", options=options)
+            compare(opened, "infomap", "words", options=CompareOptions(**wrong))
 
 
 def test_clusterings_without_a_common_neuron_and_a_lonely_one(tmp_path: Path) -> None:

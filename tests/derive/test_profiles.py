@@ -206,7 +206,7 @@ def test_nothing_to_cluster_and_too_much_are_one_line(con, monkeypatch: pytest.M
         find(con, options=ProfileOptions(min_count=99, profile="activations"), d_mlp=D_MLP)
     with pytest.raises(InputError, match="no profile 'words'"):
         find(con, options=ProfileOptions(profile="words"), d_mlp=D_MLP)  # type: ignore[arg-type]
-    monkeypatch.setattr(profiles, "_free_memory", lambda: 1000)
+    monkeypatch.setattr(profiles, "available_memory", lambda: 1000)
     with pytest.raises(
         ResourceError, match=r"profiles of [\d,]+ edges need about 0\.0 GiB of memory, 0\.0 GiB are free"
     ):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from atlas.errors import InputError, ResourceError, StoreError
 from atlas.ingest.partitions import Clustering, Placed
+from atlas.store.memory import available_memory
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -146,7 +146,7 @@ def require_scipy() -> None:
 
 def require_memory(needed: int, what: str) -> None:
     """ResourceError with both numbers when `needed` bytes are more than the machine has left."""
-    free = _free_memory()
+    free = available_memory()
     if free is not None and needed > free:
         raise ResourceError(
             f"{what} need about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free; raise the minimum "
@@ -201,10 +201,3 @@ def _unit(rows: Any) -> Any:
     lengths = np.repeat(np.sqrt(squares), np.diff(np.append(starts, len(rows.data))))
     rows.data = (rows.data / lengths).astype(np.float32)
     return rows
-
-
-def _free_memory() -> int | None:
-    """Bytes that processes may still take; None where the system does not say."""
-    file = Path("/proc/meminfo")
-    lines = file.read_text(encoding="ascii").splitlines() if file.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
