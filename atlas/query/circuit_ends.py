@@ -96,6 +96,8 @@ def _by_text(atlas: Atlas, text: str, kind: TokenKind) -> dict[int, str]:
 
 def _text(atlas: Atlas, given: Selection, neurons: list[int], tokens: dict[int, str]) -> str:
     words = list(tokens.values())
+    if isinstance(given, list) and len(given) == 1:  # as the command line has it
+        given = given[0]  # type: ignore[assignment]
     if isinstance(given, str | N) and len(neurons) > 1:
         words.append(f"{given} ({len(neurons)} neurons)")
     elif len(neurons) > 3:

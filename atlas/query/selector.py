@@ -45,12 +45,14 @@ def select(atlas: Atlas, selection: Selection) -> list[int]:
     Text is an id ("L24/N5326"), "cluster:158.4", "layer:3", "layer:0-5" or "label:aspirin". A pair of integers is one
     neuron (layer, neuron); a list is several neurons in any id form.
     """
-    condition = _condition(selection) if isinstance(selection, str) else selection
-    if not isinstance(condition, N):
+    given = selection
+    if isinstance(selection, str) and (condition := _condition(selection)):
+        selection = condition
+    if not isinstance(selection, N):
         return _ids(atlas, selection)
-    found = _matching(atlas, condition)
+    found = _matching(atlas, selection)
     if not found:
-        raise InputError(f"no neuron matches {selection}; loosen a condition (atlas info shows what the atlas has)")
+        raise InputError(f"no neuron matches {given}; loosen a condition (atlas info shows what the atlas has)")
     return found
 
 

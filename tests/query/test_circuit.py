@@ -281,6 +281,10 @@ def test_what_cannot_be_asked(a: Atlas, source: Any, target: Any, options: dict[
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_module_keeps_its_name_in_the_title(a: Atlas) -> None:
+    assert a.circuit(["cluster:1.1"], ["2_7"]).title == "circuit from cluster:1.1 (2 neurons) to L2/N7"
+
+
 def test_spellings_of_a_token(a: Atlas) -> None:
     for word in ("embedding: dog", "embedding:' dog'", "embedding:#1"):
         assert a.circuit(word, "1_2").nodes[0].token == " dog"
