@@ -314,7 +314,7 @@ def _describe(con: duckdb.DuckDBPyConnection, made: Plan) -> None:
     set_metadata(con, {
         "model": f"planted {shape.name}", "num_layers": shape.layers, "neurons_per_layer": shape.width, "planted": text,
         "edge_method": "relp_direct", "edge_truncation": "none", "min_edge_count": 3, "seeds": f"planted {made.seed}",
-        "corpora": "none: drawn", "edge_unit_type": "mlp_neuron", "edges_cut": "unknown: drawn after the cut",
+        "corpora": "none: drawn", "edge_unit_type": "mlp_neuron",
     })  # fmt: skip
 
 

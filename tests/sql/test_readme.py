@@ -29,6 +29,17 @@ def reference(atlas_file: Path) -> str:
             f"### {path.stem}\n{' '.join(lines)}\n\n```sql\n{' '.join(signature[1].split())}\n{example(text)};\n```\n"
             f"Columns: {columns}\n"
         )
+    parts.append(
+        "## Two atlases\n\nOver the schemas `a` and `b` of two attached files (`atlas diff`); not stored in a file.\n"
+    )
+    for path in sql_files("diff"):
+        text = path.read_text(encoding="utf-8")
+        signature = re.search(r"MACRO (\w+\s*\([^)]*\))", text)
+        assert signature
+        lines = [line for line in header(text) if not line.startswith("Try:")]
+        parts.append(
+            f"### {path.stem}\n{' '.join(lines)}\n\n```sql\n{' '.join(signature[1].split())}\n{example(text)};\n```\n"
+        )
     parts.append("## Checks\n\n| check | asserts |\n|---|---|")
     parts += [f"| `{p.stem}` | {' '.join(header(p.read_text(encoding='utf-8'))).replace('|', chr(92) + '|')} |"
               for p in sql_files("checks")]  # fmt: skip
