@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 import scipy.sparse
 from edges import say, watched
 from planted_atlas import SIZES, write_planted
@@ -46,6 +47,8 @@ MODULE = 100  # neurons
 SET = 12  # neurons that common inputs are asked of
 FLOAT = 1e-5  # weights are 32-bit
 
+DOWNSTREAM = "SELECT src, tgt, weight_abs_sum FROM edges WHERE src = $id"
+UPSTREAM = "SELECT e.* FROM edges_in AS i JOIN edges AS e ON e.src = i.src AND e.tgt = i.tgt WHERE i.tgt = $id"
 EMBEDDED = """SELECT (layer * $1 + neuron)::BIGINT AS id, sum(weight_abs_sum::DOUBLE) AS weight FROM token_edges
               WHERE kind = 'embedding' GROUP BY ALL"""
 
@@ -179,6 +182,8 @@ def questions(edges: Edges) -> dict[str, Question]:
     subs = [edges.paths[edges.src[i]] for i in at[:: REPEATS // 5]]
     tops = [str(int(edges.top[edges.src[i]])) for i in at[:: REPEATS // 5]]
     return {
+        "downstream_rows": Question(sources, lambda a, v: _rows(a, DOWNSTREAM, v), same_downstream_rows),
+        "upstream_rows": Question(targets, lambda a, v: _rows(a, UPSTREAM, v), same_upstream_rows),
         "downstream": Question(sources, lambda a, v: a.ask("edges_from", _of(v)).rows(), same_downstream),
         "upstream": Question(targets, lambda a, v: a.ask("edges_into", _of(v)).rows(), same_upstream),
         "ego_2_hops": Question(sources, lambda a, v: _ego(a.ego(v, hops=2)), same_ego),
@@ -189,7 +194,7 @@ def questions(edges: Edges) -> dict[str, Question]:
         "strongest_paths": Question(ends, lambda a, v: a.paths(*v, max_hops=5, k=10).rows(), same_paths, 2),
         "circuit": Question(ends[::5], lambda a, v: a.circuit(*v), same_circuit, 1),
         "module_card": Question([*subs, *tops], lambda a, v: a.cluster(v).to_dict(), same_card, 10),
-        "quotient_top": Question([1], lambda a, v: a.quotient(level=v, limit=None).rows(), same_quotient),
+        "quotient_top": Question([1], lambda a, v: a.quotient(level=v, limit=None).arrow(), same_quotient),
         "enrich_all_modules": Question([1], lambda a, v: a.enrich(level=v, limit=None).rows(), same_enrichment),
     }
 
@@ -210,7 +215,7 @@ def timed(ask: Callable[[Atlas, Any], Any], atlas: Atlas, value: Any) -> float:
 
 
 def length(answer: Any) -> int:
-    """Rows of an answer, edges of a drawn one, members of a card."""
+    """Rows of an answer, links of a circuit, members of a card."""
     if isinstance(answer, dict):
         return len(answer.get("members", answer.get("edges", ())))
     return len(answer.links) if hasattr(answer, "links") else len(answer)
@@ -263,6 +268,10 @@ def _of(place: tuple[int, int]) -> dict[str, int]:
     return {"of_layer": place[0], "of_neuron": place[1]}
 
 
+def _rows(atlas: Atlas, text: str, place: tuple[int, int]) -> list[Row]:
+    return atlas.sql(text, {"id": place[0] * atlas.d_mlp + place[1]}).rows()
+
+
 def _ego(ego: Any) -> dict[str, Any]:
     return ego.to_dict()
 
@@ -277,6 +286,19 @@ def packed(edges: Edges, place: tuple[int, int]) -> int:
 def strongest(edges: Edges, rows: Ints, ends: npt.NDArray[np.int32], most: int) -> Ints:
     """Rows of the arrays by falling weight_abs_sum, then id."""
     return rows[np.lexsort((ends[rows], -edges.size[rows].astype(np.float64)))][:most]
+
+
+def same_downstream_rows(edges: Edges, place: Any, found: list[Row]) -> bool:
+    return _same_rows(edges, np.arange(*edges.out_of(packed(edges, place)).indices(len(edges.src))[:2]), found)
+
+
+def same_upstream_rows(edges: Edges, place: Any, found: list[Row]) -> bool:
+    return _same_rows(edges, np.flatnonzero(edges.tgt == packed(edges, place)), found)
+
+
+def _same_rows(edges: Edges, rows: Ints, found: list[Row]) -> bool:
+    exact = zip(edges.src[rows].tolist(), edges.tgt[rows].tolist(), edges.size[rows].tolist(), strict=True)
+    return sorted((r["src"], r["tgt"], r["weight_abs_sum"]) for r in found) == sorted(exact)
 
 
 def same_downstream(edges: Edges, place: Any, found: list[Row]) -> bool:
@@ -405,17 +427,18 @@ def same_card(edges: Edges, path: str, found: dict[str, Any]) -> bool:
     )
 
 
-def same_quotient(edges: Edges, level: int, found: list[Row]) -> bool:
+def same_quotient(edges: Edges, level: int, table: Any) -> bool:
     n = int(edges.top.max()) + 1
     known = (edges.top[edges.src] > 0) & (edges.top[edges.tgt] > 0)
     pair = edges.top[edges.src[known]] * n + edges.top[edges.tgt[known]]
     number, weight = np.bincount(pair, minlength=n * n), np.bincount(pair, edges.mean[known], n * n)
-    rows = [r for r in found if r["src_cluster"] is not None and r["tgt_cluster"] is not None]
-    at = np.array([int(r["src_cluster"]) * n + int(r["tgt_cluster"]) for r in rows])
+    rows = table.filter(pc.and_(table["src_cluster"].is_valid(), table["tgt_cluster"].is_valid()))
+    source, target = (rows[name].cast("int64").to_numpy() for name in ("src_cluster", "tgt_cluster"))
+    at = source * n + target
     return (
-        len(rows) == int((number > 0).sum())
-        and np.array_equal(number[at], [r["n_edges"] for r in rows])
-        and np.allclose(weight[at], [r["weight"] for r in rows], rtol=1e-5)
+        len(at) == int((number > 0).sum())
+        and np.array_equal(number[at], rows["n_edges"].to_numpy())
+        and np.allclose(weight[at], rows["weight"].to_numpy(), rtol=1e-5)
     )
 
 
