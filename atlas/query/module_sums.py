@@ -1,7 +1,7 @@
 """Edges one after another -> their sums by pair of modules, and by module and pair of layers, in one pass.
 
-What quotient_pairs and quotient_margins count by three joins and groupings (50 s of processor time on 84M edges, half
-of it the random look-ups of the targets' modules in a hash table) takes one look-up in an array of 6 MB here.
+What quotient_pairs and quotient_margins count by three joins and groupings, most of it random look-ups of the
+targets' modules in a hash table, takes one look-up in an array of 6 MB here.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
 -- How: f = best score of i edges from a source (f1, f2, f3), b = of j edges to a target. With both, every neuron or
 -- edge in the middle of a path knows the best path through it (m1..m6, by number of edges), and these are different
 -- paths: the max_rows-th best of them (top2..top6) is a score that is reached. What cannot reach it even over the
--- largest |F| there is (w) leaves the next step: a target of 132,370 edges among 84M took 0.8 s, not 1.6.
+-- largest |F| there is (w) leaves the next step, which is most where an end has many thousand edges.
 -- Try: FROM path_edges([0, 1, 2], [22, 23], hops := 2)
 CREATE OR REPLACE MACRO path_edges(
     of_sources, of_targets, hops := 5, at_least_count := 1, of_score := 'product', max_rows := 10

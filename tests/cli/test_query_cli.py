@@ -218,6 +218,8 @@ def test_notes_name_their_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert err.splitlines() == [
         "note: 1 of 2 parts; --limit 0 shows all",
         "note: 1 of 5 members; --limit 0 shows all",
+        "note: 1 of 4 edges; --limit 0 shows all",
+        "note: 1 of 6 tokens; --limit 0 shows all",
     ]
     assert "edges; --limit 0" in run(capsys, "ego", "1_2", "--limit", "1")[2]
 
