@@ -406,10 +406,10 @@ class Atlas:
         )
 
     def require_cluster(self, path: str) -> None:
-        """Raise InputError unless the module exists."""
-        self.require("clusters")
-        if not self._fetch("SELECT 1 FROM clusters WHERE cluster_path = $path", path=path):
-            raise InputError(f'no module {path!r} in {self.name}; "atlas cluster list" shows those there are')
+        """Raise InputError, which names the nearest module, unless the module exists."""
+        from atlas.query.clusters import require_path
+
+        require_path(self, path)
 
     def truncation(self) -> tuple[str, ...]:
         """A warning when the edges were cut to the strongest of each neuron, or when nobody recorded whether."""
