@@ -119,11 +119,13 @@ def compact(path: Path, *, options: EdgeOptions, progress: Progress | None = Non
     """Make one partial of all, in which every edge is one row; nothing to do when it is so already."""
     shown = progress or Quiet()
     found = open_store(path)  # so that a name that is no store leaves no folder with a lock
-    if compaction.is_compact(found):
+    if compaction.is_compact(found) and not _strays(found):
         return found  # without the lock: several may project a store at once
     with locked(path):
         store = open_store(path)
         require_whole(store)
+        for stray in _strays(store):
+            shutil.rmtree(stray)
         memory = (options.memory - BASE_MEMORY) // options.threads
         tasks = compaction.plan_merges(store, memory=memory)
         if not tasks:
@@ -332,12 +334,15 @@ def _join(store: Store, other: Path) -> Store:
 
 def _drop_drafts(store: Store, kept: set[str]) -> None:
     """Remove what killed runs left and this one does not go on with."""
+    drafts = [path for path in (store.path / "partials").glob(".draft-*") if path.name[len(".draft-") :] not in kept]
+    for path in (*drafts, *(one for one in _strays(store) if one.name not in kept)):
+        shutil.rmtree(path)
+
+
+def _strays(store: Store) -> list[Path]:
+    """Folders of partials that the manifest does not name, as a kill beside its writing leaves them."""
     named = {one.id for one in store.manifest.partials}
-    for path in (store.path / "partials").iterdir():
-        name = path.name.removeprefix(".draft-")
-        wanted = name in kept if path.name.startswith(".draft-") else name in named | kept
-        if not wanted:
-            shutil.rmtree(path)
+    return sorted(one for one in (store.path / "partials").glob("[!.]*") if one.name not in named)
 
 
 def _note_rejected(store: Store, rejected: list[tuple[str, str]]) -> None:

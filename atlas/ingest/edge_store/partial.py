@@ -100,20 +100,23 @@ def make_partial(path: Path, work: Work, *, advance: Callable[[int], None] = lam
     """
     store = open_store(path)
     final = store.folder(work.id)
+    draft = store.draft(f"{work.id}-{work.capacity}")
     try:
         if not (final / DONE).exists():
-            _make_all(store, work, final, advance)
+            _make_all(store, work, draft, final, advance)
     except FileNotFoundError:
         if not (final / DONE).exists():  # else another worker has made the same partial and removed the draft
             raise
+    finally:
+        if (final / DONE).exists():  # of two workers at the draft the last one to leave it takes it away
+            shutil.rmtree(draft, ignore_errors=True)
     found: dict[str, Any] = json.loads((final / DONE).read_text(encoding="utf-8"))
     if work.strict and found["rejected"]:  # a killed run that was not strict had left it out
         raise InputError("{name}: {reason}".format(**found["rejected"][0]))
     return {name: found[name] for name in ("partial", "rejected", "bytes_read", "bytes_written")}
 
 
-def _make_all(store: Store, work: Work, final: Path, advance: Callable[[int], None]) -> None:
-    draft = store.draft(f"{work.id}-{work.capacity}")
+def _make_all(store: Store, work: Work, draft: Path, final: Path, advance: Callable[[int], None]) -> None:
     draft.mkdir(parents=True, exist_ok=True)
     pieces = plan(work)
     with ThreadPoolExecutor(work.threads) as pool:
@@ -128,7 +131,6 @@ def _make_all(store: Store, work: Work, final: Path, advance: Callable[[int], No
             raise
     finally:
         shutil.rmtree(whole, ignore_errors=True)
-    shutil.rmtree(draft, ignore_errors=True)
 
 
 def plan(work: Work) -> list[Piece]:

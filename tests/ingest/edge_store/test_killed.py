@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,6 +76,19 @@ def test_killed_at_any_instant_and_resumed(tmp_path: Path) -> None:
     assert content_of(store) == content_of(whole)
     assert verify(store) == []
     assert status(store)["unfinished"] == []
+
+
+def test_parts_that_a_kill_after_the_manifest_left_go_with_the_next_compact(tmp_path: Path) -> None:
+    shards, store = large_shards(tmp_path / "s"), tmp_path / "st"
+    add(store, [shards], sizes=SIZES, options=EdgeOptions())
+    before = [path.name for path in (store / "partials").glob("[!.]*")]
+    shutil.copytree(store / "partials", tmp_path / "old")
+    compact(store, options=EdgeOptions())
+    for name in before:  # the manifest is written, then these are removed: killed between the two
+        shutil.copytree(tmp_path / "old" / name, store / "partials" / name)
+    assert [fault.split()[0] for fault in verify(store)] == before
+    compact(store, options=EdgeOptions())
+    assert verify(store) == []
 
 
 def test_pieces_that_were_made_are_not_made_again(tmp_path: Path) -> None:
