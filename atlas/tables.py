@@ -216,7 +216,8 @@ TABLES: dict[str, pa.Schema] = {
         mean_weight=F64,
         mean_abs_weight=F64,
     ),
-    "edges_in": _schema(tgt=I32, src=I32),
+    "edges_in": _schema(tgt=I32, src=I32, rank=I32),
+    "edge_totals": _schema(id=I32, n_out=I32, n_in=I32, weight_out=F64, weight_in=F64, norm_out=F64, norm_in=F64),
     "edges_top": _schema(rank=I32, src=I32, tgt=I32, weight_abs_sum=F32),
     "clusters": _schema(
         cluster_path=TEXT,

@@ -52,8 +52,7 @@ def write_edges(path: Path, flows: Flows, *, layers: int = LAYERS, d_mlp: int = 
     ]
     strongest = sorted(rows, key=lambda e: (-e["weight_abs_sum"], e["src"], e["tgt"]))
     top = [{"rank": i + 1, **{c: e[c] for c in ("src", "tgt", "weight_abs_sum")}} for i, e in enumerate(strongest)]
-    tables = {"edges": rows, "edges_in": [{"tgt": t, "src": s} for t, s in sorted((t, s) for s, t in flows)]}
-    write_atlas(path, {**tables, "edges_top": top}, layers=layers, d_mlp=d_mlp)
+    write_atlas(path, {"edges": rows, "edges_top": top}, layers=layers, d_mlp=d_mlp)
     con = open_writer(path)
     assemble_neurons(con, layers=layers)
     con.close()

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import defaultdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -144,7 +146,7 @@ def write_atlas(path: Path, tables: Tables, *, layers: int = LAYERS, d_mlp: int 
     """Write tables through the store, with metadata and stored macros."""
     con = open_writer(path)
     apply_schema(con, d_mlp=d_mlp)
-    for name, rows in tables.items():
+    for name, rows in {**edge_sides(tables.get("edges", [])), **tables}.items():
         replace_from_arrow(con, name, pa.Table.from_pylist(rows, schema=stored_schema(name)))
     set_metadata(con, {
         "model": "toy", "revision": "0123456789abcdef", "num_layers": layers, "neurons_per_layer": d_mlp,
@@ -155,6 +157,25 @@ def write_atlas(path: Path, tables: Tables, *, layers: int = LAYERS, d_mlp: int 
     store_macros(con)
     con.close()
     return path
+
+
+def edge_sides(edges: list[Row]) -> Tables:
+    """edges_in and edge_totals of edges, in plain Python."""
+    as_stored = lambda value: float(np.float32(value))  # noqa: E731
+    into, total = defaultdict(list), defaultdict(lambda: [0, 0, 0.0, 0.0, 0.0, 0.0])
+    for e in edges:
+        size, net = as_stored(e["weight_abs_sum"]), as_stored(e["weight_sum"])
+        into[e["tgt"]].append((-size, e["src"]))
+        for end, place in (("src", 0), ("tgt", 1)):
+            for offset, value in ((0, 1), (2, size), (4, net * net)):
+                total[e[end]][place + offset] += value
+    ranked = [
+        {"tgt": tgt, "src": src, "rank": i} for tgt in sorted(into) for i, (_, src) in enumerate(sorted(into[tgt]), 1)
+    ]
+    names = ("id", "n_out", "n_in", "weight_out", "weight_in", "norm_out", "norm_in")
+    values = [(i, *total[i][:4], *map(math.sqrt, total[i][4:])) for i in sorted(total)]
+    totals = [dict(zip(names, row, strict=True)) for row in values]
+    return {"edges_in": ranked, "edge_totals": totals}
 
 
 def stored_schema(name: str) -> pa.Schema:
@@ -179,7 +200,6 @@ def _finish(  # noqa: PLR0917
         {"src": s, "tgt": t, "src_layer": s // d_mlp, "src_neuron": s % d_mlp, **edge_sums(flows[s, t])}
         for s, t in sorted(flows)
     ]
-    tables["edges_in"] = [{"tgt": t, "src": s} for t, s in sorted((t, s) for s, t in flows)]
     strongest = sorted(tables["edges"], key=lambda e: (-e["weight_abs_sum"], e["src"], e["tgt"]))[:5]
     tables["edges_top"] = [
         {"rank": i + 1, **{c: e[c] for c in ("src", "tgt", "weight_abs_sum")}} for i, e in enumerate(strongest)

@@ -17,6 +17,7 @@ import duckdb
 
 from atlas.build.measurement import explain
 from atlas.errors import StoreError
+from atlas.ingest.edge_sides import derive_if_missing
 from atlas.store.checks import require_healthy
 from atlas.store.connection import Limits, explain_failure, open_writer
 from atlas.store.schema import apply_schema, store_macros
@@ -77,6 +78,7 @@ def _write(
     con = open_writer(part, limits=limits)
     try:
         apply_schema(con, d_mlp=d_mlp)
+        derive_if_missing(con)
         made = change(con, fresh)
         if fresh:
             store_macros(con)

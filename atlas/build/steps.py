@@ -29,6 +29,7 @@ from atlas.build.table_steps import (
     table_statistics,
     table_wiring,
 )
+from atlas.ingest.edge_sides import DERIVED
 from atlas.neuron import parse_neuron
 from atlas.shards import Shard
 from atlas.store.sqlfiles import sql_files, sql_text
@@ -299,7 +300,7 @@ STEPS: tuple[Step, ...] = (
         ("relp", "table:wiring"),
         lambda r: _without(r.edges, "store", *([] if r.edges.store else ["neuron_graphs"])),
         _edges,
-        sql=("graphs", "neuron_graphs", "edges", "token_edges", "edges_top", "wiring_edges", "appearances", *_STORE),
+        sql=("graphs", "neuron_graphs", "edges", "token_edges", *DERIVED, "wiring_edges", "appearances", *_STORE),
         rejected="graphs_rejected",
         reason="activations of the prompt are not finite",
         version=2,

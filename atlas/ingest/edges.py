@@ -1,4 +1,4 @@
-"""Attribution-graph shards -> graphs, neuron_graphs, edges, edges_in, edges_top, token_edges.
+"""Attribution-graph shards -> graphs, neuron_graphs, edges (and its sides), token_edges.
 
 Edge sums are made in an edge store (atlas/ingest/edge_store): exact integers of a fixed quantum, in bounded memory, so
 that no order of graphs, shards or threads changes a bit.
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import duckdb
 
+from atlas.ingest.edge_sides import derive_sides
 from atlas.ingest.edge_store.compact import one_store
 from atlas.ingest.edge_store.facts import StoreFacts
 from atlas.ingest.edge_store.sources import look_at
@@ -36,7 +37,7 @@ def ingest_graphs(con: duckdb.DuckDBPyConnection, *, relp: Path) -> int:
 def ingest_edges(
     con: duckdb.DuckDBPyConnection, *, relp: Path, sizes: tuple[int, int], min_count: int, folder: Path
 ) -> int:
-    """Observations -> edges (sorted by source), edges_in (sorted by target), edges_top, token_edges.
+    """Observations -> edges (sorted by source), what follows from it, token_edges.
 
     sizes = (layers, neurons of a layer). The statistics are made in an edge store under `folder` that is removed again.
     """
@@ -53,7 +54,7 @@ def edges_from_wiring(con: duckdb.DuckDBPyConnection, *, d_mlp: int, top: int) -
     """The downstream lists of the wiring -> edges, for an atlas without attribution graphs."""
     rows = replace_from_query(con, "edges", sql_text("ingest", "wiring_edges"), {"d_mlp": d_mlp})
     con.execute("DELETE FROM token_edges")
-    _reverse_and_top(con)
+    derive_sides(con)
     set_metadata(
         con,
         {
@@ -68,8 +69,3 @@ def edges_from_wiring(con: duckdb.DuckDBPyConnection, *, d_mlp: int, top: int) -
         },
     )
     return rows
-
-
-def _reverse_and_top(con: duckdb.DuckDBPyConnection) -> None:
-    replace_from_query(con, "edges_in", "SELECT tgt, src FROM edges ORDER BY tgt, src")
-    replace_from_query(con, "edges_top", sql_text("ingest", "edges_top"))

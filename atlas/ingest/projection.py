@@ -1,4 +1,4 @@
-"""A compacted edge store -> edges, edges_in, edges_top, token_edges, graphs, neuron_graphs, appearances of an atlas.
+"""A compacted edge store -> edges (and its sides), token_edges, graphs, neuron_graphs, appearances of an atlas.
 
 The store keeps every edge with exact sums; the atlas gets those with enough observations, as floats, in the order that
 makes look-ups fast. Everything is SQL over the store's sorted files, in the memory limit of the connection.
@@ -14,6 +14,7 @@ from typing import Any
 import duckdb
 
 from atlas.errors import InputError, StoreError
+from atlas.ingest.edge_sides import DERIVED, derive_sides
 from atlas.ingest.edge_store.compact import is_compact
 from atlas.ingest.edge_store.facts import Store, StoreFacts, content_key, open_store, require_whole
 from atlas.progress import Progress, Quiet
@@ -58,7 +59,7 @@ def project(
 def project_edges(
     con: duckdb.DuckDBPyConnection, store: Store, *, min_count: int, progress: Progress | None = None
 ) -> int:
-    """Fill edges (by src, tgt), edges_in (by tgt, src), edges_top, token_edges, and the metadata about them."""
+    """Fill edges (by src, tgt), token_edges, what follows from edges, and the metadata about them."""
     if not is_compact(store):
         raise StoreError(f'{store.path} has edges in several files; "atlas edges compact {store.path}" merges them')
     require_whole(store)
@@ -70,13 +71,11 @@ def project_edges(
         "derived": facts.edge_method == "derived",
     }
     rows = 0
-    with (progress or Quiet()).task("projecting edges", 4, "tables") as task:
+    with (progress or Quiet()).task("projecting edges", 2 + len(DERIVED), "tables") as task:
         for table in ("edges", "token_edges"):
             rows += _fill(con, table, table, {"files": store.files(table), **bound})
             task.advance()
-        for table, select in (("edges_in", _REVERSE), ("edges_top", sql_text("ingest", "edges_top"))):
-            rows += replace_from_query(con, table, select)
-            task.advance()
+        rows += derive_sides(con, task=task)
     set_metadata(con, {**_edge_metadata(store, min_count), **_distribution(con, store, min_count)})
     return rows
 
@@ -104,9 +103,6 @@ def project_appearances(con: duckdb.DuckDBPyConnection, store: Store) -> int:
     """Fill appearances from all graphs of the store."""
     given = {"files": store.files("members"), "counted": store.files("appearances"), "d_mlp": store.facts.width}
     return _fill(con, "appearances", "store_appearances", given)
-
-
-_REVERSE = "SELECT tgt, src FROM edges ORDER BY tgt, src"
 
 
 def _project_graphs(con: duckdb.DuckDBPyConnection, store: Store, options: ProjectOptions) -> int:

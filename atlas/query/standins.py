@@ -9,6 +9,7 @@ from __future__ import annotations
 import duckdb
 
 from atlas.errors import StoreError
+from atlas.store.sqlfiles import sql_text
 
 _GENERATED = {
     "src": "src_layer::INTEGER * {d} + src_neuron",
@@ -30,15 +31,17 @@ def stand_in(con: duckdb.DuckDBPyConnection, name: str) -> frozenset[str]:
         raise StoreError(f"{name} is no atlas: it has no table neurons(layer, neuron); give another --atlas FILE")
     missing = frozenset(TABLES) - set(present)
     width = mlp_width(con)
+    sides = _sides_to_compute(present)
     for table, schema in TABLES.items():
+        if table in sides:
+            continue
         lacking = [field.name for field in schema if field.name not in present.get(table, set())]
         if lacking:
             _empty(con, table, schema)
         if lacking and table in present:
             _view(con, table, present[table], lacking, width)
-    if "edges_in" in missing and "edges" in present:
-        con.execute("DROP TABLE memory.main.edges_in")
-        con.execute("CREATE VIEW memory.main.edges_in AS SELECT tgt, src FROM edges")
+    for table in sides:
+        con.execute(f"CREATE VIEW memory.main.{table} AS {sql_text('ingest', table)}")
     return missing
 
 
@@ -54,6 +57,12 @@ def mlp_width(con: duckdb.DuckDBPyConnection) -> int:
         if (found := con.execute(packed).fetchall()[0][0]) is not None:
             return int(found)
     return int(con.execute("SELECT coalesce(max(neuron), 0) + 1 FROM atlas.neurons").fetchall()[0][0])
+
+
+def _sides_to_compute(present: dict[str, set[str]]) -> tuple[str, ...]:
+    """What follows from edges, for a file that has edges without it or an older form of it."""
+    whole = "rank" in present.get("edges_in", set()) and "edge_totals" in present
+    return ("edges_in", "edge_totals") if "edges" in present and not whole else ()
 
 
 def _present(con: duckdb.DuckDBPyConnection) -> dict[str, set[str]]:

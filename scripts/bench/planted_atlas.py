@@ -24,6 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from atlas.compiled import compiled
+from atlas.ingest.edge_sides import derive_sides
 from atlas.ingest.neurons import assemble_clusters, assemble_neurons
 from atlas.ingest.partitions import Clustering, Placed, write_clustering
 from atlas.store.connection import Limits, open_writer
@@ -183,8 +184,7 @@ def _draw_layer(size: Any, how: Any, sub: Any, top: Any, out: Any) -> int:
 
 
 def _reverse(con: duckdb.DuckDBPyConnection, made: Plan) -> None:
-    replace_from_query(con, "edges_in", "SELECT tgt, src FROM edges ORDER BY tgt, src")
-    replace_from_query(con, "edges_top", sql_text("ingest", "edges_top"))
+    derive_sides(con)
 
 
 def _modules(con: duckdb.DuckDBPyConnection, made: Plan) -> None:

@@ -3,25 +3,19 @@
 -- share = part of the neuron's incoming sum of |F|; standard_error = sqrt(sample variance / count), NULL for a single
 -- observation; sign_consistency = |sum F| / sum |F|, 1 when every observation has one sign; both NULL for
 -- derived edges, whose squares are not known.
--- Ordered by the sum of |F| (weight_abs_sum). Goes through edges_in, which is sorted by target.
--- Two passes, strengths of all first and the rest of the rows shown: less than half the time of one for 80,000 edges.
--- The share's sum is taken in whole units of 1e-18, so it does not depend on threads.
+-- Ordered by the sum of |F| (weight_abs_sum), as edges_in ranks them: only the edges shown are looked up.
 -- Try: FROM edges_into(1, 2, max_rows := 5)
 CREATE OR REPLACE MACRO edges_into(of_layer, of_neuron, max_rows := 20) AS TABLE
 WITH wanted AS MATERIALIZED (
     SELECT feature_id::INTEGER AS id FROM neurons WHERE layer = of_layer AND neuron = of_neuron
 ), ranked AS MATERIALIZED (
-    SELECT src, weight_abs_sum / nullif(sum(weight_abs_sum::DOUBLE::DECIMAL(38, 18)) OVER (), 0) AS share
-    FROM edges
-    WHERE tgt = (FROM wanted) AND src IN (SELECT src FROM edges_in WHERE tgt = (FROM wanted))
-    ORDER BY weight_abs_sum DESC, src
-    LIMIT max_rows
+    SELECT src FROM edges_in WHERE tgt = (FROM wanted) AND rank <= coalesce(max_rows, 2147483647)
 ), chosen AS (
     SELECT
-        e.src, e.src_layer, e.src_neuron, e.count, e.n_graphs, e.weight_sum::DOUBLE / e.count AS mean, e.weight_sum,
-        e.weight_abs_sum, e.weight_sq_sum, e.weight_min, e.weight_max, r.share
-    FROM edges AS e JOIN ranked AS r ON e.src = r.src
-    WHERE e.tgt = (FROM wanted)
+        src, src_layer, src_neuron, count, n_graphs, weight_sum::DOUBLE / count AS mean, weight_sum,
+        weight_abs_sum, weight_sq_sum, weight_min, weight_max,
+        weight_abs_sum / nullif((SELECT weight_in FROM edge_totals WHERE id = (FROM wanted)), 0) AS share
+    FROM edges WHERE tgt = (FROM wanted) AND src IN (FROM ranked)
 )
 SELECT
     e.src_layer AS layer, e.src_neuron AS neuron, n.label, n.cluster_path, e.count, e.n_graphs,

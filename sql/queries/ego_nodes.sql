@@ -13,10 +13,8 @@ WITH hop0 AS MATERIALIZED (
         WHERE hops >= 1 AND of_direction <> 'upstream' AND src IN (FROM hop0)
         QUALIFY row_number() OVER (PARTITION BY src ORDER BY weight_abs_sum DESC, tgt) <= per_node)
         UNION
-        (SELECT src FROM edges
-        WHERE hops >= 1 AND of_direction <> 'downstream' AND tgt IN (FROM hop0)
-            AND src IN (SELECT unnest((SELECT list(src) FROM edges_in WHERE tgt IN (FROM hop0))))
-        QUALIFY row_number() OVER (PARTITION BY tgt ORDER BY weight_abs_sum DESC, src) <= per_node)
+        (SELECT src FROM edges_in
+        WHERE hops >= 1 AND of_direction <> 'downstream' AND tgt IN (FROM hop0) AND rank <= per_node)
     ) ANTI JOIN hop0 USING (id)
 ), hop2 AS MATERIALIZED (
     SELECT id FROM (
@@ -24,10 +22,8 @@ WITH hop0 AS MATERIALIZED (
         WHERE hops >= 2 AND of_direction <> 'upstream' AND src IN (FROM hop1)
         QUALIFY row_number() OVER (PARTITION BY src ORDER BY weight_abs_sum DESC, tgt) <= per_node)
         UNION
-        (SELECT src FROM edges
-        WHERE hops >= 2 AND of_direction <> 'downstream' AND tgt IN (FROM hop1)
-            AND src IN (SELECT unnest((SELECT list(src) FROM edges_in WHERE tgt IN (FROM hop1))))
-        QUALIFY row_number() OVER (PARTITION BY tgt ORDER BY weight_abs_sum DESC, src) <= per_node)
+        (SELECT src FROM edges_in
+        WHERE hops >= 2 AND of_direction <> 'downstream' AND tgt IN (FROM hop1) AND rank <= per_node)
     ) ANTI JOIN hop0 USING (id) ANTI JOIN hop1 USING (id)
 ), hop3 AS MATERIALIZED (
     SELECT id FROM (
@@ -35,10 +31,8 @@ WITH hop0 AS MATERIALIZED (
         WHERE hops >= 3 AND of_direction <> 'upstream' AND src IN (FROM hop2)
         QUALIFY row_number() OVER (PARTITION BY src ORDER BY weight_abs_sum DESC, tgt) <= per_node)
         UNION
-        (SELECT src FROM edges
-        WHERE hops >= 3 AND of_direction <> 'downstream' AND tgt IN (FROM hop2)
-            AND src IN (SELECT unnest((SELECT list(src) FROM edges_in WHERE tgt IN (FROM hop2))))
-        QUALIFY row_number() OVER (PARTITION BY tgt ORDER BY weight_abs_sum DESC, src) <= per_node)
+        (SELECT src FROM edges_in
+        WHERE hops >= 3 AND of_direction <> 'downstream' AND tgt IN (FROM hop2) AND rank <= per_node)
     ) ANTI JOIN hop0 USING (id) ANTI JOIN hop1 USING (id) ANTI JOIN hop2 USING (id)
 ), reached AS (
     SELECT id, 0 AS hop FROM hop0

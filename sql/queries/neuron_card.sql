@@ -14,8 +14,7 @@ SELECT
     c.layer, c.neuron, c.feature_id, c.label, c.description, c.input_label, c.output_label,
     c.cluster_path, k.label AS cluster_label, k.size AS cluster_size,
     c.max_activation, c.num_exemplars, c.appearance_count, c.output_norm, c.infomap_flow,
-    (SELECT count(*) FROM edges_in WHERE tgt = (SELECT max(feature_id)::INTEGER FROM chosen)) AS n_edges_in,
-    (SELECT count(*) FROM edges WHERE src_layer = of_layer AND src_neuron = of_neuron) AS n_edges_out,
+    coalesce(e.n_in, 0)::BIGINT AS n_edges_in, coalesce(e.n_out, 0)::BIGINT AS n_edges_out,
     s.n_tokens, s.m AS mean, sqrt(greatest(s.v, 0)) AS std,
     (s.s3 / s.n_tokens - 3 * s.m * s.s2 / s.n_tokens + 2 * s.m ** 3) / nullif(greatest(s.v, 0) ** 1.5, 0) AS skewness,
     (s.s4 / s.n_tokens - 4 * s.m * s.s3 / s.n_tokens + 6 * s.m ** 2 * s.s2 / s.n_tokens - 3 * s.m ** 4)
@@ -25,6 +24,7 @@ SELECT
     s.fire_pos, s.fire_neg, s.min, s.max, s.quantiles, s.hist_lo, s.hist_hi, s.hist,
     p.pruning_score, p.importance, p.score_method
 FROM chosen AS c
+LEFT JOIN edge_totals AS e ON e.id = c.feature_id
 LEFT JOIN moments AS s ON s.layer = c.layer AND s.neuron = c.neuron
 LEFT JOIN clusters AS k ON k.cluster_path = c.cluster_path
 LEFT JOIN (

@@ -4,11 +4,12 @@
 -- A profile holds weight_sum (signed: the flow over all observations) for each partner. cosine: of the two profiles.
 -- jaccard: shared partners / partners of either. shared: how many; strongest: the three shared partners with the largest
 -- |product of weights|. n_edges: partners of the neuron. Ordered by the cosine; opposite neurons have negative ones.
--- Exact without reading every profile: for a neuron y that shares partners with x, Cauchy and Schwarz give
--- cos(x, y) <= sqrt(|x over the shared targets|^2 + (x.y over the shared sources / |y over them|)^2) / |x|, and this bound
--- needs no weight of an edge out of y. The 300 neurons with the largest bounds are computed first (by 'out' all, where
--- they are at most 2,000: one pass over the edges); then all whose bound reaches the smallest cosine that would still be
--- shown. Cosines are rounded to 12 digits, so threads change no order.
+-- Exact without reading every profile. By 'in' the edges out of the shared sources are all that counts, for edge_totals has
+-- the length of every profile. By 'out' and 'both', for a neuron y that shares partners with x, Cauchy and Schwarz give
+-- |x.y| <= |x over the shared targets| |y out| + |x.y over the shared sources|, and this bound needs no weight of an edge
+-- out of y. The 300 neurons with the largest bounds are computed first (by 'out' all, where they are at most 2,000: one
+-- pass over the edges); then all whose bound reaches the smallest cosine that would still be shown. Cosines are rounded to
+-- 12 digits, so threads change no order.
 -- Try: FROM similar_edges([10], of_side := 'in')
 CREATE OR REPLACE MACRO similar_edges(
     of_ids, of_side := 'out', first_layer := NULL, last_layer := NULL, max_rows := 20
@@ -26,60 +27,70 @@ WITH chosen AS MATERIALIZED (
 ), region AS MATERIALIZED (
     SELECT min(feature_id)::INTEGER AS low, max(feature_id)::INTEGER AS high FROM neurons
     WHERE layer >= coalesce(first_layer, 0) AND layer <= coalesce(last_layer, 1000000)
+), met AS MATERIALIZED (  -- products over the shared sources
+    SELECT e.tgt AS id, e.src AS partner, f.w * e.weight_sum AS product
+    FROM edges AS e JOIN fields AS f ON f.partner = e.src AND f.side = 'in'
+    WHERE of_side <> 'out'
 ), bounds AS MATERIALIZED (
-    SELECT id, sqrt(sum(squares) + max(along)) / (SELECT x FROM norm) * (1 + 1e-9) AS most
-    FROM (
-        SELECT i.src AS id, sum(f.w * f.w) AS squares, 0 AS along
-        FROM edges_in AS i JOIN fields AS f ON f.partner = i.tgt AND f.side = 'out'
-        WHERE of_side <> 'in' GROUP BY i.src
-        UNION ALL
-        SELECT e.tgt, 0, greatest(sum(f.w * e.weight_sum), 0) ** 2 / nullif(sum(e.weight_sum::DOUBLE ** 2), 0)
-        FROM edges AS e JOIN fields AS f ON f.partner = e.src AND f.side = 'in'
-        WHERE of_side <> 'out' GROUP BY e.tgt
-    )
-    WHERE id >= (SELECT low FROM region) AND id <= (SELECT high FROM region) AND id NOT IN (FROM chosen)
-    GROUP BY id
-), early AS MATERIALIZED (
-    SELECT id FROM bounds ORDER BY most DESC, id
-    LIMIT (SELECT CASE WHEN of_side = 'out' AND count(*) <= 2000 THEN 2000 ELSE 300 END FROM bounds)
-), early_edges AS (
-    SELECT src AS id, 'out' AS side, tgt AS partner, weight_sum::DOUBLE AS w
-    FROM edges WHERE of_side <> 'in' AND src IN (FROM early)
-    UNION ALL (SELECT tgt, 'in', src, weight_sum FROM edges
-        WHERE of_side <> 'out' AND tgt IN (FROM early)
-            AND src IN (SELECT unnest((SELECT list(src) FROM edges_in WHERE tgt IN (FROM early)))))
-), early_scores AS MATERIALIZED (
     SELECT
-        e.id, sum(e.w * f.w) AS along, sum(e.w * e.w) AS squares, count(*) AS n_edges, count(f.w) AS shared,
-        arg_max(f.partner, (abs(e.w * f.w), -f.partner), 3) FILTER (f.w IS NOT NULL) AS strongest
-    FROM early_edges AS e LEFT JOIN fields AS f ON f.side = e.side AND f.partner = e.partner
-    GROUP BY e.id
+        c.id, sqrt(CASE WHEN of_side <> 'in' THEN t.norm_out ** 2 ELSE 0 END
+            + CASE WHEN of_side <> 'out' THEN t.norm_in ** 2 ELSE 0 END) AS y,
+        CASE WHEN of_side <> 'in' THEN t.n_out ELSE 0 END + CASE WHEN of_side <> 'out' THEN t.n_in ELSE 0 END AS n_edges,
+        (c.along + sqrt(c.squares) * t.norm_out) / nullif(y * (SELECT x FROM norm), 0) + 1e-9 AS most
+    FROM (
+        SELECT id, sum(along) AS along, sum(squares) AS squares
+        FROM (
+            SELECT id, product AS along, 0 AS squares FROM met
+            UNION ALL
+            SELECT i.src, 0, f.w * f.w FROM edges_in AS i JOIN fields AS f ON f.partner = i.tgt AND f.side = 'out'
+            WHERE of_side <> 'in'
+        )
+        GROUP BY id
+    ) AS c
+    JOIN edge_totals AS t ON t.id = c.id
+    WHERE c.id >= (SELECT low FROM region) AND c.id <= (SELECT high FROM region) AND c.id NOT IN (FROM chosen)
+), early AS MATERIALIZED (
+    SELECT id FROM bounds ORDER BY most DESC NULLS LAST, id
+    LIMIT (SELECT CASE WHEN of_side = 'in' THEN 0 WHEN of_side = 'out' AND count(*) <= 2000 THEN 2000 ELSE 300 END FROM bounds)
+), early_products AS MATERIALIZED (
+    SELECT e.src AS id, e.tgt AS partner, f.w * e.weight_sum AS product
+    FROM edges AS e JOIN fields AS f ON f.partner = e.tgt AND f.side = 'out'
+    WHERE of_side <> 'in' AND e.src IN (FROM early)
 ), enough AS MATERIALIZED (  -- the smallest cosine that is still shown if no other neuron is better
     SELECT CASE WHEN count(*) = max_rows THEN min(c) END AS c
-    FROM (SELECT along / sqrt(squares) / (SELECT x FROM norm) AS c FROM early_scores ORDER BY 1 DESC LIMIT max_rows)
+    FROM (
+        SELECT sum(p.product) / nullif(any_value(b.y) * (SELECT x FROM norm), 0) AS c
+        FROM (FROM early_products UNION ALL (FROM met WHERE id IN (FROM early))) AS p JOIN bounds AS b ON b.id = p.id
+        GROUP BY p.id ORDER BY c DESC NULLS LAST LIMIT max_rows
+    )
 ), late AS MATERIALIZED (
     SELECT b.id FROM bounds AS b, enough AS t
-    WHERE (t.c IS NULL OR b.most >= t.c - 1e-9) AND b.id NOT IN (FROM early)
-), late_edges AS (
-    SELECT src AS id, 'out' AS side, tgt AS partner, weight_sum::DOUBLE AS w
-    FROM edges WHERE of_side <> 'in' AND src IN (FROM late)
-    UNION ALL (SELECT tgt, 'in', src, weight_sum FROM edges
-        WHERE of_side <> 'out' AND tgt IN (FROM late)
-            AND src IN (SELECT unnest((SELECT list(src) FROM edges_in WHERE tgt IN (FROM late)))))
-), scores AS (
-    FROM early_scores
-    UNION ALL (SELECT
-        e.id, sum(e.w * f.w), sum(e.w * e.w), count(*), count(f.w),
-        arg_max(f.partner, (abs(e.w * f.w), -f.partner), 3) FILTER (f.w IS NOT NULL)
-    FROM late_edges AS e LEFT JOIN fields AS f ON f.side = e.side AND f.partner = e.partner
-    GROUP BY e.id)
+    WHERE of_side <> 'in' AND (t.c IS NULL OR b.most >= t.c - 1e-9) AND b.id NOT IN (FROM early)
+), products AS MATERIALIZED (
+    FROM early_products
+    UNION ALL (
+        SELECT e.src AS id, e.tgt AS partner, f.w * e.weight_sum AS product
+        FROM edges AS e JOIN fields AS f ON f.partner = e.tgt AND f.side = 'out'
+        WHERE of_side <> 'in' AND e.src IN (FROM late))
+    UNION ALL (FROM met WHERE of_side = 'in' OR id IN (FROM early) OR id IN (FROM late))
 ), best AS MATERIALIZED (
-    SELECT *, round(along / nullif(sqrt(squares) * (SELECT x FROM norm), 0), 12) AS cosine
-    FROM scores ORDER BY cosine DESC NULLS LAST, id LIMIT max_rows
+    SELECT b.id, b.n_edges, s.shared, round(s.along / nullif(b.y * (SELECT x FROM norm), 0), 12) AS cosine
+    FROM (SELECT id, sum(product) AS along, count(*) AS shared FROM products GROUP BY id) AS s
+    JOIN bounds AS b ON b.id = s.id
+    ORDER BY cosine DESC NULLS LAST, b.id
+    LIMIT max_rows
+), strongest AS (
+    SELECT id, unnest(list) AS partner, unnest(range(len(list))) AS place
+    FROM (
+        SELECT id, arg_max(partner, (abs(product), -partner), 3) AS list
+        FROM products WHERE id IN (SELECT id FROM best) GROUP BY id
+    )
+), about AS MATERIALIZED (  -- labels of all that is shown, looked up once
+    SELECT feature_id AS id, layer, neuron, label, cluster_path FROM neurons
+    WHERE feature_id IN (SELECT id FROM best UNION SELECT partner FROM strongest)
 ), named AS (
     SELECT s.id, list('L' || p.layer || '/N' || p.neuron || coalesce(' ' || p.label, '') ORDER BY s.place) AS names
-    FROM (SELECT id, unnest(strongest) AS partner, unnest(range(len(strongest))) AS place FROM best) AS s
-    JOIN neurons AS p ON p.feature_id = s.partner
+    FROM strongest AS s JOIN about AS p ON p.id = s.partner
     GROUP BY s.id
 )
 SELECT
@@ -87,5 +98,5 @@ SELECT
     b.shared, names.names AS strongest, b.n_edges, b.id
 FROM best AS b
 LEFT JOIN named AS names ON names.id = b.id
-LEFT JOIN neurons AS n ON n.feature_id = b.id
+LEFT JOIN about AS n ON n.id = b.id
 ORDER BY b.cosine DESC NULLS LAST, b.id;

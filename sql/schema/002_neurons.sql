@@ -13,7 +13,7 @@ CREATE TABLE neurons (
     num_exemplars INTEGER,
     appearance_count INTEGER,
     output_norm FLOAT,
-    cluster_path VARCHAR,
+    cluster_path VARCHAR USING COMPRESSION uncompressed, -- a dictionary of paths is unpacked whole for every row group that
     top_cluster INTEGER,
     sub_module INTEGER,
     subsub_module INTEGER,

@@ -39,7 +39,6 @@ def grouped_tables() -> dict:
         {"src": s, "tgt": t, "src_layer": s // D_MLP, "src_neuron": s % D_MLP, **edge_sums(flow)}
         for (s, t), flow in sorted(edges.items())
     ]
-    tables["edges_in"] = [{"tgt": t, "src": s} for t, s in sorted((t, s) for s, t in edges)]
     tables["token_stats"] = [
         {"layer": layer, "neuron": n, "polarity": sign, "token_id": token, "n": 5, "sum": sign * 5.0 * strength,
          "max": 1.0, "min": 1.0}
@@ -162,7 +161,7 @@ def test_parts_that_are_not_linked_are_modules_of_their_own(tmp_path: Path) -> N
     tables = grouped_tables()
     kept = [e for e in tables["edges"] if e["src"] % GROUPS == e["tgt"] % GROUPS and e["src"] % GROUPS in (0, 1)]
     few = [e for e in kept if e["src"] % GROUPS == 0 or e["src"] < 8]  # group 1: two sources only, the smaller part
-    tables["edges"], tables["edges_in"] = few, []
+    tables["edges"] = few
     file = write_atlas(tmp_path / "parts.duckdb", tables, layers=LAYERS, d_mlp=D_MLP)
     with atlas.open(file) as opened:
         _, found = spectral.find(opened.con, options=ProfileOptions(k=2), d_mlp=D_MLP)

@@ -156,7 +156,7 @@ def test_centroids_are_means_in_few_coordinates(tmp_path: Path) -> None:
 
 def test_without_profiles_there_are_no_centroids(tmp_path: Path) -> None:
     tables = small_tables()
-    tables["edges"], tables["edges_in"], tables["neuron_graphs"] = [], [], []
+    tables["edges"], tables["neuron_graphs"] = [], []
     with atlas.open(write_atlas(tmp_path / "a.duckdb", tables)) as opened:
         report = export_seed_clusters(opened, tmp_path / "seed")
     assert all(c.centroid is None for p in (tmp_path / "seed").iterdir() for c in read_clusters(p).clusters)

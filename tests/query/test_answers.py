@@ -445,6 +445,7 @@ def test_info(a: atlas.Atlas) -> None:
     assert len(a.hash()) == 32
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5), lambda s: st.lists(s, max_size=1)

@@ -31,7 +31,6 @@ def made(flows: Flows, tokens: TokenFlows) -> Tables:
         {"src": s, "tgt": t, "src_layer": s // WIDTH, "src_neuron": s % WIDTH, **edge_sums(flows[s, t])}
         for s, t in sorted(flows)
     ]
-    tables["edges_in"] = [{"tgt": t, "src": s} for t, s in sorted((t, s) for s, t in flows)]
     tables["token_edges"] = [
         {"kind": kind, "token_id": token, "layer": i // WIDTH, "neuron": i % WIDTH, **edge_sums(values)}
         for (kind, token, i), values in sorted(tokens.items(), key=lambda kv: (kv[0][0], kv[0][2], kv[0][1]))
@@ -298,7 +297,7 @@ def test_an_atlas_without_edges_or_token_edges(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"no token edges in a\.duckdb"):
             a.circuit("embedding: dog", "1_2")
     with (
-        atlas.open(write_atlas(tmp_path / "b.duckdb", {**tables, "edges": [], "edges_in": []})) as b,
+        atlas.open(write_atlas(tmp_path / "b.duckdb", {**tables, "edges": []})) as b,
         pytest.raises(StoreError, match="table edges is empty"),
     ):
         b.circuit("0_0", "1_2")

@@ -129,9 +129,6 @@ def test_edges_within_a_layer_are_flagged_by_one_check_and_answered(tmp_path: Pa
     tables["edges"].append({"src": 0, "tgt": 1, "src_layer": 0, "src_neuron": 0, **edge_sums([0.1])})
     tables["edges"].append({"src": 10, "tgt": 0, "src_layer": 1, "src_neuron": 2, **edge_sums([0.1])})  # a cycle
     tables["edges"].sort(key=lambda e: (e["src"], e["tgt"]))
-    tables["edges_in"] = sorted(
-        ({"tgt": e["tgt"], "src": e["src"]} for e in tables["edges"]), key=lambda e: tuple(e.values())
-    )
     with atlas.open(write_atlas(tmp_path / "cycle.duckdb", tables)) as a:
         faults = [r for r in a.check() if not r.healthy]
         assert [r.name for r in faults] == ["edges_range"] and faults[0].bad_rows == 2

@@ -121,8 +121,7 @@ def test_p_is_exact_for_large_populations(tmp_path: Path, n: int, k: int, d: int
     edges += [{**edges[0], "src": 1, "src_neuron": 1, "tgt": width + i} for i in range(h, k)]
     neurons = [{"layer": i // width, "neuron": i % width, "feature_id": i} for i in (0, 1, *range(width, width + k))]
     neurons.append({"layer": 0, "neuron": width - 1, "feature_id": width - 1})
-    turned = sorted(({"tgt": e["tgt"], "src": e["src"]} for e in edges), key=lambda e: e["tgt"])
-    tables = {"edges": edges, "edges_in": turned, "neurons": neurons}
+    tables = {"edges": edges, "neurons": neurons}
     with atlas.open(write_atlas(tmp_path / "a.duckdb", tables, layers=2, d_mlp=width)) as opened:
         values = {
             "of_ids": list(range(width, width + k)),
@@ -177,7 +176,7 @@ def test_refuses(a: atlas.Atlas) -> None:
 
 
 def test_an_atlas_without_edges(tmp_path: Path) -> None:
-    tables = small_tables() | {"edges": [], "edges_in": [], "edges_top": []}
+    tables = small_tables() | {"edges": [], "edges_top": []}
     with atlas.open(write_atlas(tmp_path / "bare.duckdb", tables)) as bare:
         answer = bare.common(["1_2", "1_3"])
         assert answer.rows() == [] and "table edges is empty" in answer.warnings[0]

@@ -77,7 +77,7 @@ def test_a_missing_table_is_named_with_the_next_step(foreign: Path) -> None:
 
 
 def test_an_empty_table_gives_a_warning(tmp_path: Path) -> None:
-    tables = {**small_tables(), "token_stats": [], "edges": [], "edges_in": [], "edges_top": []}
+    tables = {**small_tables(), "token_stats": [], "edges": [], "edges_top": []}
     with atlas.open(write_atlas(tmp_path / "a.duckdb", tables)) as a:
         assert "token_stats is empty" in a.tokens("0_0").warnings[0] and len(a.tokens("0_0")) == 0
         assert "edges is empty" in a.edges().warnings[0]

@@ -27,7 +27,6 @@ def make(
         {"src": s, "tgt": t, "src_layer": s // d_mlp, "src_neuron": s % d_mlp, **edge_sums(flows[s, t])}
         for s, t in sorted(flows)
     ]
-    tables["edges_in"] = [{"tgt": t, "src": s} for t, s in sorted((t, s) for s, t in flows)]
     tables["neurons"] = [
         {"layer": i // d_mlp, "neuron": i % d_mlp, "feature_id": i, "unit_type": "mlp_neuron", "label": f"n{i}"}
         for i in range(layers * d_mlp)

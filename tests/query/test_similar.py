@@ -178,7 +178,7 @@ def test_refuses(a: atlas.Atlas) -> None:
 
 
 def test_atlases_without_the_tables(tmp_path: Path) -> None:
-    empty = small_tables() | {"edges": [], "edges_in": [], "edges_top": [], "token_stats": []}
+    empty = small_tables() | {"edges": [], "edges_top": [], "token_stats": []}
     with atlas.open(write_atlas(tmp_path / "bare.duckdb", empty)) as bare:
         assert "table edges is empty" in bare.similar(0).warnings[0] and not bare.similar(0).rows()
         assert "table token_stats is empty" in bare.similar(0, by="tokens").warnings[0]
