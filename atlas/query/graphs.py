@@ -20,7 +20,7 @@ from atlas.query.selector import Selection, select
 if TYPE_CHECKING:
     from atlas.query.atlas import Atlas
 
-HEADLINE = ("graph_id", "prompt", "targets", "positions", "relevance", "share")
+HEADLINE = ("graph_id", "prompt", "targets", "positions", "relevance", "weakest", "share")
 MOST_NEURONS = 100  # all of which a graph must have; a module of more is in no graph as a whole
 _COLUMNS = ("layer", "neuron", "graph_id", "positions", "relevance")
 

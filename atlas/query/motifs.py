@@ -23,6 +23,7 @@ MOST_EDGES = 200_000  # a draw takes about 0.3 s there
 USUAL_EDGES = 20_000  # strongest edges, where no selection is given
 MIXING, BETWEEN = 10, 3  # exchanges tried for each edge before the first draw, and between draws
 HEADLINE = ("strength", "src_layer", "src_neuron", "layer", "neuron", "tgt_layer", "tgt_neuron", "coherent")
+_FIXED = "the null keeps what each neuron sends with its signs, so fan-out cannot vary under it: its z is NULL"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def motifs(
     rows = _against_null((source, target, sign), kinds, d_mlp=atlas.d_mlp, draws=null, seed=seed)
     values = {"of_ids": ids, "at_least_count": min_count, "max_rows": limit, "max_edges": most}
     loops = atlas.ask("motif_triangles", values, headline=HEADLINE) if "ffl" in kinds else None
-    return Motifs(table.num_rows, rows, loops, empty + atlas.truncation())
+    fixed = () if "fan-out" not in kinds else (_FIXED,)
+    return Motifs(table.num_rows, rows, loops, empty + atlas.truncation() + fixed)
 
 
 def count(source: Any, target: Any, sign: Any, kinds: tuple[str, ...]) -> dict[tuple[str, bool], int]:

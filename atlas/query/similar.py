@@ -39,7 +39,7 @@ def similar(
     if by == "label":
         shown = tuple(column for column in HEADLINE if column != "cosine")
         return atlas.ask("similar_labels", values, headline=shown, warnings=_unlabelled(atlas, values["of_ids"]))
-    warnings = atlas.require("edges") + atlas.truncation()
+    warnings = atlas.require("edges") + atlas.truncation() + _unlinked(atlas, values["of_ids"], by)
     return atlas.ask("similar_edges", values | {"of_side": by}, headline=HEADLINE, warnings=warnings)
 
 
@@ -49,6 +49,16 @@ def _layers(atlas: Atlas, layers: tuple[int, int] | None) -> tuple[int | None, i
     if not (isinstance(layers, tuple | list) and len(layers) == 2 and 0 <= layers[0] <= layers[1] < atlas.layers):
         raise InputError(f"layers is {layers!r}; use (first, last), both within 0 to {atlas.layers - 1}")
     return layers[0], layers[1]
+
+
+def _unlinked(atlas: Atlas, ids: object, by: str) -> tuple[str, ...]:
+    text = """SELECT coalesce(sum(n_out), 0), coalesce(sum(n_in), 0) FROM edge_totals
+        WHERE id IN (SELECT unnest($ids)::INTEGER)"""
+    out, into = atlas.free(text, {"ids": ids}).fetchall()[0]
+    if {"out": out, "in": into, "both": out + into}[by]:
+        return ()
+    way = {"out": "out of", "in": "into", "both": "at"}[by]
+    return (f"the atlas keeps no edge {way} the selection, so nothing can be compared; try by='tokens' or 'label'",)
 
 
 def _unlabelled(atlas: Atlas, ids: object) -> tuple[str, ...]:

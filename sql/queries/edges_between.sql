@@ -7,7 +7,7 @@
 CREATE OR REPLACE MACRO edges_between(
     of_sources, of_targets, at_least_weight := 0, at_least_count := 1, max_rows := 50
 ) AS TABLE
-WITH chosen AS (
+WITH chosen AS MATERIALIZED (
     SELECT
         src, tgt, src_layer, src_neuron, tgt_layer, tgt_neuron, count, n_graphs, weight_sum::DOUBLE / count AS mean,
         weight_sum, weight_abs_sum, weight_abs_sum::DOUBLE / count AS mean_abs, weight_sq_sum, weight_min, weight_max
@@ -19,6 +19,9 @@ WITH chosen AS (
         AND count >= at_least_count AND mean_abs >= at_least_weight
     ORDER BY weight_abs_sum DESC, src, tgt
     LIMIT max_rows
+), about AS MATERIALIZED (  -- labels of both ends, looked up once
+    SELECT feature_id, label, cluster_path FROM neurons
+    WHERE feature_id IN (SELECT src FROM chosen UNION SELECT tgt FROM chosen)
 )
 SELECT
     e.src_layer, e.src_neuron, a.label AS src_label, a.cluster_path AS src_cluster,
@@ -29,6 +32,6 @@ SELECT
     CASE WHEN e.weight_sq_sum IS NOT NULL THEN abs(e.weight_sum::DOUBLE) / nullif(e.weight_abs_sum, 0) END AS sign_consistency,
     e.weight_sum, e.weight_abs_sum, e.weight_min, e.weight_max, e.src, e.tgt
 FROM chosen AS e
-LEFT JOIN neurons AS a ON a.feature_id = e.src
-LEFT JOIN neurons AS b ON b.feature_id = e.tgt
+LEFT JOIN about AS a ON a.feature_id = e.src
+LEFT JOIN about AS b ON b.feature_id = e.tgt
 ORDER BY e.weight_abs_sum DESC, e.src, e.tgt;

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from synthetic import edge_sides
 
 from atlas.errors import InputError
 from atlas.ingest.activations import ingest_exemplars, ingest_statistics, ingest_token_statistics, ingest_vocab
@@ -94,7 +95,12 @@ def test_edges_equal_exact_rational_sums(con, tmp_path: Path) -> None:
         assert row["weight_min"] == pytest.approx(float(min(weights)), rel=1e-6)
         assert row["weight_max"] == pytest.approx(float(max(weights)), rel=1e-6)
         assert (row["tgt_layer"], row["tgt_neuron"]) == divmod(row["tgt"], D_MLP)
-    assert con.execute("SELECT tgt, src FROM edges_in").fetchall() == sorted((t, s) for s, t in wanted)
+    sides = edge_sides(found)
+    assert con.sql("FROM edges_in").to_arrow_table().to_pylist() == sides["edges_in"]
+    totals = con.sql("FROM edge_totals").to_arrow_table().to_pylist()
+    assert [row["id"] for row in totals] == [row["id"] for row in sides["edge_totals"]]
+    for got, expected in zip(totals, sides["edge_totals"], strict=True):
+        assert got == pytest.approx(expected, rel=1e-9)
 
 
 def test_shards_threads_and_order_change_no_bit(tmp_path: Path) -> None:
