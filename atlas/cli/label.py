@@ -1,0 +1,19 @@
+"""`atlas label`: its commands by name, imported when called."""
+
+from __future__ import annotations
+
+import click
+
+from atlas.cli.lazy import LazyGroup
+
+# name: (module:function, one line of help)
+COMMANDS = {
+    "output": ("atlas.cli.labelling:output", "Say what neurons do when they fire, last layer first, with an LLM."),
+    "input": ("atlas.cli.labelling:input_", "Say what makes neurons fire, first layer first, with an LLM."),
+    "clusters": ("atlas.cli.labelling:clusters", "Name modules from their members, with an LLM."),
+}
+
+
+@click.group(cls=LazyGroup, table=COMMANDS, epilog="Example: atlas label output data/demo.duckdb --dry-run")
+def label() -> None:
+    """Labels: make them, bring them in, score them."""
