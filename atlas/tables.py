@@ -24,6 +24,7 @@ def _schema(**columns: pa.DataType) -> pa.Schema:
 
 
 _NEURON = {"layer": I32, "neuron": I32}
+_IN_FIELDS = {f"in_{field}": I32 for field in ("label", "description", "input_label", "output_label")}
 
 SHARDS: dict[str, pa.Schema] = {
     # -- activations ------------------------------------------------------------------------------------------
@@ -353,6 +354,20 @@ TABLES: dict[str, pa.Schema] = {
         score_method=TEXT,
         eval_id=TEXT,
     ),
+    "search_words": _schema(word=TEXT, term=I32, form=pa.uint8(), letters=pa.uint32(), documents=I32),
+    "search_terms": _schema(term=I32, stem=TEXT, documents=I32, **_IN_FIELDS, peaks=pa.list_(F64)),
+    "search_postings": _schema(
+        term=I32,
+        document=I32,
+        forms=pa.uint16(),
+        in_label=pa.uint16(),
+        in_description=pa.uint16(),
+        in_input_label=pa.uint16(),
+        in_output_label=pa.uint16(),
+        length=I32,
+    ),
+    "search_documents": _schema(document=I32, **_IN_FIELDS),
+    "search_fields": _schema(field=TEXT, documents=I64, words=I64),
     "ingests": _schema(
         step=TEXT,
         key=TEXT,

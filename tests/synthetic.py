@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from atlas.ingest.search_index import build_index
 from atlas.store.connection import open_writer
 from atlas.store.ledger import set_metadata
 from atlas.store.schema import apply_schema, newest_version, store_macros
@@ -152,6 +153,7 @@ def write_atlas(path: Path, tables: Tables, *, layers: int = LAYERS, d_mlp: int 
         "code_version": "0", "created": "2026-01-01",
         "schema_version": newest_version(), **facts,
     })  # fmt: skip
+    build_index(con)
     store_macros(con)
     con.close()
     return path

@@ -28,7 +28,17 @@ _LEFT_OUT = {
     "labels": {"created"},
 }
 _SPLITS = ("recipe.activations.shards", "recipe.relp.shards")
-_MACHINE_FACTS = ("created", "machine", "build_command", "torch_version", "recipe_path", "python_version", *_SPLITS)
+_QUICK_MARKS = ("search_index_quick", "search_index_probe")  # by DuckDB's own hash, which may change with its version
+_MACHINE_FACTS = (
+    "created",
+    "machine",
+    "build_command",
+    "torch_version",
+    "recipe_path",
+    "python_version",
+    *_SPLITS,
+    *_QUICK_MARKS,
+)
 _NUMBERS = frozenset({"UTINYINT", "USMALLINT", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE"})
 _AT_ONCE = 1 << 17
 _NULL = 0xA24BAED4963EE407
