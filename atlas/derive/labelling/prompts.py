@@ -66,8 +66,8 @@ def prompt_hash(messages: Messages) -> str:
 
 def safe(text: str, *, most: int | None = None) -> str:
     """Text of others as it may stand in the evidence, cut to `most` characters."""
-    shown = text if most is None or len(text) <= most else text[: most - 1] + "…"
-    return "".join(_visible(c) for c in shown.translate(_SAFE))
+    shown = (text if most is None or len(text) <= most else text[: most - 1] + "…").translate(_SAFE)
+    return shown if shown.isprintable() else "".join(map(_visible, shown))
 
 
 def quoted(token: str) -> str:
@@ -84,11 +84,8 @@ def step_of(activation: float, extreme: float) -> int:
 
 def marked(tokens: Sequence[str], activations: Sequence[float], extreme: float) -> str:
     """A text in which each token that fires is marked ⟦so⟧ with its step of 1 to 10."""
-    parts = []
-    for token, activation in zip(tokens, activations, strict=True):
-        step = step_of(activation, extreme)
-        parts.append(f"⟦{safe(token)}⟧{step}" if step else safe(token))
-    return "".join(parts)
+    steps = (step_of(activation, extreme) for activation in activations)
+    return "".join(f"⟦{safe(t)}⟧{step}" if step else safe(t) for t, step in zip(tokens, steps, strict=True))
 
 
 def _visible(c: str) -> str:
