@@ -29,6 +29,7 @@ from atlas.build.table_steps import (
     table_statistics,
     table_wiring,
 )
+from atlas.derive.labelling.rules import RULE_FILES
 from atlas.neuron import parse_neuron
 from atlas.shards import Shard
 from atlas.store.sqlfiles import sql_files, sql_text
@@ -349,7 +350,8 @@ STEPS: tuple[Step, ...] = (
         table_labels,
         ("table:model", "table:statistics", "table:exemplars", "table:logit_lens", "table:edges"),
         wanted=lambda r: _measured(r) or bool(r.labels.files),
-        sql=("rule_input", "rule_output", "rule_edges", *_LABEL_FILES),
+        sql=(*RULE_FILES, *_LABEL_FILES),
+        version=2,
     ),
     Step(
         "table:neurons",

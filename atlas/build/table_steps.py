@@ -230,7 +230,8 @@ def table_labels(context: Context) -> int:
     con, recipe = context.con, context.recipe
     clear_labels(con)
     con.execute("DELETE FROM ingests WHERE step LIKE 'labels:%'")
-    rows = 0 if recipe.is_assembly else label_by_rules(con)
+    sizes = {"layers": context.layers, "d_mlp": context.d_mlp}
+    rows = 0 if recipe.is_assembly else label_by_rules(con, **sizes)
     for file in recipe.label_files:
         started = now()
         found = import_labels(con, file, layers=context.layers, d_mlp=context.d_mlp, strict=recipe.labels.strict)
