@@ -364,10 +364,14 @@ TABLES: dict[str, pa.Schema] = {
         in_description=pa.uint16(),
         in_input_label=pa.uint16(),
         in_output_label=pa.uint16(),
-        length=I32,
+        length=pa.uint16(),
     ),
     "search_documents": _schema(document=I32, **_IN_FIELDS),
     "search_fields": _schema(field=TEXT, documents=I64, words=I64),
+    "label_texts": _schema(
+        text_id=I32, text=TEXT, factor=F32, code=TEXT, **{f"signs_{word}": I64 for word in range(6)}
+    ),
+    "label_text_uses": _schema(text_id=I32, field=TEXT, layer=I32, neuron=I32),
     "ingests": _schema(
         step=TEXT,
         key=TEXT,
