@@ -211,7 +211,6 @@ def _without(section: Any, *names: str) -> dict[str, Any]:
 
 
 _STORE = ("store_graphs", "store_neuron_graphs", "store_appearances", "store_counts")
-_LABEL_FILES = ("label_lines", "label_duplicates", "label_rows", "reported_activations")
 
 STEPS: tuple[Step, ...] = (
     Step(
@@ -350,8 +349,8 @@ STEPS: tuple[Step, ...] = (
         table_labels,
         ("table:model", "table:statistics", "table:exemplars", "table:logit_lens", "table:edges"),
         wanted=lambda r: _measured(r) or bool(r.labels.files),
-        sql=(*RULE_FILES, *_LABEL_FILES),
-        version=2,
+        sql=RULE_FILES,
+        version=3,
     ),
     Step(
         "table:neurons",
@@ -368,7 +367,7 @@ STEPS: tuple[Step, ...] = (
             "table:edges",
             "table:cooccurrence",
         ),
-        sql=("neurons", "clusters"),
+        sql=("neurons", "label_ranks", "label_choice", "clusters"),
     ),
     Step(
         "table:macros",

@@ -52,7 +52,7 @@ def choose_labels(con: duckdb.DuckDBPyConnection, *, precedence: Sequence[str] |
     for layer in range(_layers(con)):
         shown += load_choice(con, layer, order)
         con.execute(sql_text("ingest", "neurons_labels"), {"layer": layer})
-    con.execute("DROP TABLE IF EXISTS temp.chosen_labels")
+    drop_choice(con)
     neurons = con.execute("SELECT count(*) FROM neurons").fetchall()[0][0]
     ordered = sorted(shown.items(), key=lambda item: (-item[1], item[0]))
     return Coverage(neurons, order, tuple((kind, source, count) for (kind, source), count in ordered))
@@ -81,12 +81,23 @@ def read_precedence(given: Sequence[str]) -> tuple[str, ...]:
 
 def load_choice(con: duckdb.DuckDBPyConnection, layer: int, precedence: Sequence[str]) -> Counter[tuple[str, str]]:
     """Put the chosen labels of a layer into the temporary table chosen_labels; neurons by kind and source."""
-    bound = {"layer": layer, "precedence": list(precedence)}
-    con.execute(f"CREATE OR REPLACE TEMP TABLE chosen_labels AS {sql_text('ingest', 'label_choice')}", bound)
+    rank_labels(con, layer, precedence)
+    con.execute(f"CREATE OR REPLACE TEMP TABLE chosen_labels AS {sql_text('ingest', 'label_choice')}")
     counts = con.execute(
         "SELECT kind, coalesce(source, 'unknown'), count(*) FROM chosen_labels GROUP BY ALL"
     ).fetchall()
     return Counter({(kind, source): count for kind, source, count in counts})
+
+
+def rank_labels(con: duckdb.DuckDBPyConnection, layer: int, precedence: Sequence[str]) -> None:
+    """Put the labels of a layer that are no failures, with their place, into the temporary table label_ranks."""
+    bound = {"layer": layer, "precedence": list(precedence)}
+    con.execute(f"CREATE OR REPLACE TEMP TABLE label_ranks AS {sql_text('ingest', 'label_ranks')}", bound)
+
+
+def drop_choice(con: duckdb.DuckDBPyConnection) -> None:
+    """Drop the temporary tables of rank_labels and load_choice."""
+    con.execute("DROP TABLE IF EXISTS temp.chosen_labels; DROP TABLE IF EXISTS temp.label_ranks")
 
 
 def _layers(con: duckdb.DuckDBPyConnection) -> int:

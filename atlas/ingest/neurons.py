@@ -6,7 +6,7 @@ from pathlib import Path
 
 import duckdb
 
-from atlas.ingest.label_choice import declare_precedence, load_choice
+from atlas.ingest.label_choice import declare_precedence, drop_choice, load_choice
 from atlas.ingest.views import close_shards, open_shards
 from atlas.store.sqlfiles import sql_text
 from atlas.store.write import append_from_query, replace_from_query
@@ -36,7 +36,7 @@ def assemble_neurons(con: duckdb.DuckDBPyConnection, *, layers: int) -> int:
     for layer in range(layers):
         load_choice(con, layer, precedence)
         rows += append_from_query(con, "neurons", text, {"layer": layer})
-    con.execute("DROP TABLE IF EXISTS temp.chosen_labels")
+    drop_choice(con)
     return rows
 
 

@@ -1,31 +1,10 @@
--- Labels of one layer -> the one each neuron shows, with its source and kind, and the best of each pass.
--- precedence: kinds (manual, two-pass, autointerp, rule) and, if wanted, sources ('import:FILE', 'llm', 'rule:NAME')
--- and runs ('run:NAME'), first = best; the most specific entry that a label fits counts. Within one place: the leading
--- pass (output of two-pass labels, input of rules), the sign with the larger activation, interpretability, score, the
--- newest; the rest of the order only makes it one order. Rows whose status is not ok are never chosen.
-WITH stats AS (
-    SELECT neuron, min, max FROM neuron_stats WHERE layer = $layer
-), kinds AS (
-    SELECT l.*, coalesce(s.max, 0) >= -coalesce(s.min, 0) AS mostly_positive,
-           CASE WHEN source = 'manual' OR "pass" = 'manual' THEN 'manual' WHEN source LIKE 'rule:%' THEN 'rule'
-                WHEN "pass" = 'autointerp' THEN 'autointerp' ELSE 'two-pass' END AS kind
-    FROM labels l LEFT JOIN stats s USING (neuron) WHERE layer = $layer AND status = 'ok' AND label IS NOT NULL
-), ranked AS (
-    SELECT *, row_number() OVER (
-        PARTITION BY neuron
-        ORDER BY coalesce(list_position($precedence, 'run:' || run), list_position($precedence, source),
-                          list_position($precedence, kind)) NULLS LAST,
-                 ("pass" = 'input') IS DISTINCT FROM (kind = 'rule'),
-                 polarity <> 0 AND (polarity > 0) <> mostly_positive,
-                 CASE interpretability WHEN 'high' THEN 0 WHEN 'medium' THEN 1 ELSE 2 END,
-                 coalesce(score, 0) DESC, created DESC NULLS LAST, source, polarity DESC, label, "pass", description, run,
-                 model, prompt_hash) AS place
-    FROM kinds
-), best AS (
+-- The temporary table label_ranks of one layer -> the label each neuron shows, with its source and kind, and the best
+-- of each pass.
+SELECT neuron, b.source AS source, b.kind AS kind, b.label AS label, b.description AS description, input_label, output_label
+FROM (
     SELECT neuron, min_by(struct_pack(source := source, kind := kind, label := label, description := description), place) AS b,
            min_by(label, place) FILTER ("pass" = 'input') AS input_label,
            min_by(label, place) FILTER ("pass" = 'output') AS output_label
-    FROM ranked GROUP BY neuron
+    FROM label_ranks GROUP BY neuron
 )
-SELECT neuron, b.source AS source, b.kind AS kind, b.label AS label, b.description AS description, input_label, output_label
-FROM best ORDER BY neuron
+ORDER BY neuron
