@@ -11,6 +11,8 @@ COMMANDS = {
     "output": ("atlas.cli.labelling:output", "Say what neurons do when they fire, last layer first, with an LLM."),
     "input": ("atlas.cli.labelling:input_", "Say what makes neurons fire, first layer first, with an LLM."),
     "clusters": ("atlas.cli.labelling:clusters", "Name modules from their members, with an LLM."),
+    "rules": ("atlas.cli.label_rules:rules", "Label by rules over the tables, without an LLM."),
+    "embed": ("atlas.cli.label_embed:embed", "Vectors of labels, for search by meaning."),
 }
 
 
