@@ -16,7 +16,7 @@ import duckdb
 from atlas.errors import InputError, StoreError
 from atlas.store.ledger import get_metadata, set_metadata
 from atlas.store.sqlfiles import sql_text
-from atlas.store.write import append_from_arrow, replace_from_query, transaction
+from atlas.store.write import append_from_query, replace_from_query, transaction
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -156,12 +156,17 @@ def _of_model(con: duckdb.DuckDBPyConnection, embedder: Embedder) -> bool:
 
 
 def _append(con: duckdb.DuckDBPyConnection, batch: pa.Table) -> int:
-    import numpy as np
-
-    first = int(con.execute("SELECT coalesce(max(text_id), -1) + 1 FROM label_texts").fetchall()[0][0])
-    return append_from_arrow(
-        con, "label_texts", batch.append_column("text_id", [np.arange(first, first + batch.num_rows, dtype=np.int32)])
+    """Texts that are there already are passed over: a stopped run may have stored them."""
+    con.register("incoming_texts", batch)
+    added = append_from_query(
+        con,
+        "label_texts",
+        "SELECT *, (row_number() OVER (ORDER BY text) + (SELECT coalesce(max(text_id), -1) FROM label_texts))::INTEGER "
+        "AS text_id FROM incoming_texts AS i "
+        "WHERE NOT EXISTS (FROM label_texts AS t WHERE t.text = i.text) ORDER BY text",
     )
+    con.unregister("incoming_texts")
+    return added
 
 
 def _facts(embedder: Embedder, fields: Sequence[str]) -> dict[str, object]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from atlas.models.device import find_device
 from atlas.models.minilm import DIMENSION, SHA256, Pieces, model_folder
 from atlas.models.text_embedder import DEFAULT
 
@@ -22,8 +23,8 @@ _AT_ONCE = 2048  # tokens of a batch, padding included
 
 
 def load_bulk_minilm(device: str = "cpu") -> BulkMiniLM:
-    """The model from site-packages on a device ("cpu", "cuda"); nothing is asked of a network."""
-    return BulkMiniLM(model_folder(), device=device)
+    """The model from site-packages on a device ("cpu", "cuda", "auto"); nothing is asked of a network."""
+    return BulkMiniLM(model_folder(), device=find_device(device))
 
 
 class BulkMiniLM:
@@ -33,7 +34,7 @@ class BulkMiniLM:
     dimension = DIMENSION
     digest = SHA256
 
-    def __init__(self, folder: Path, *, device: str) -> None:
+    def __init__(self, folder: Path, *, device: torch.device) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
         from transformers import AutoModel
         from transformers.utils import logging
@@ -58,11 +59,6 @@ class BulkMiniLM:
         return torch.nn.functional.normalize(mean, dim=-1).cpu()
 
 
-def _precision(device: str) -> torch.dtype:
-    fast = device.startswith("cuda") or torch.backends.cpu.get_cpu_capability() == "AMX" or _has_amx()
-    return torch.bfloat16 if fast else torch.float32
-
-
-def _has_amx() -> bool:
-    known = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(known and known())
+def _precision(device: torch.device) -> torch.dtype:
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return torch.bfloat16 if device.type == "cuda" or (has_amx and has_amx()) else torch.float32

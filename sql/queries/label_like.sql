@@ -32,7 +32,7 @@ WITH asked AS MATERIALIZED (
               AND (of_interpretability IS NULL OR l.interpretability = of_interpretability)
               AND (of_source IS NULL OR l.source = of_source OR starts_with(l.source, of_source || ':'))))
 ), allowed AS MATERIALIZED (  -- texts of such neurons; empty without a filter
-    SELECT DISTINCT u.text_id
+    SELECT u.text_id
     FROM label_text_uses AS u
     WHERE (of_field <> 'all' OR layer_from > 0 OR layer_to < 10000
           OR coalesce(in_cluster, of_type, of_interpretability, of_source) IS NOT NULL)
@@ -51,9 +51,9 @@ WITH asked AS MATERIALIZED (
     ORDER BY differing, t.text_id
     LIMIT CASE WHEN max_rows IS NULL THEN NULL ELSE greatest(of_pool, 2 * max_rows) END
 ), ranked AS MATERIALIZED (
-    SELECT t.text_id, t.factor * list_inner_product(
+    SELECT t.text_id, least(1, t.factor * list_inner_product(
             list_transform(string_split(t.code, ''), lambda c: (ascii(c) - 80)::DOUBLE), a.vector)
-        / sqrt(list_inner_product(a.vector, a.vector)) AS score
+        / sqrt(list_inner_product(a.vector, a.vector))) AS score
     FROM label_texts AS t CROSS JOIN asked AS a
     WHERE t.text_id IN (SELECT text_id FROM near)
 ), found AS (
