@@ -32,6 +32,7 @@ from atlas.derive.labelling.ledger import Ledger, Row, ledger_file, locked
 from atlas.derive.labelling.request import OK, Request, Setting
 from atlas.errors import StoreError
 from atlas.ingest.label_choice import choose_labels
+from atlas.ingest.search_index import build_index
 from atlas.progress import Progress, Quiet, Task
 from atlas.query.atlas import Atlas
 from atlas.store.connection import Limits
@@ -360,6 +361,7 @@ def _write(file: Path, spill: Path, run: str, *, d_mlp: int, progress: Progress)
         with transaction(con):
             con.execute(sql_text("ingest", "llm_labels"))
             choose_labels(con)
+            build_index(con)
             record(con, _ingested(con, run), started=started)
         con.execute("DROP TABLE temp.answered")
 
