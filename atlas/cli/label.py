@@ -13,6 +13,9 @@ COMMANDS = {
     "clusters": ("atlas.cli.labelling:clusters", "Name modules from their members, with an LLM."),
     "rules": ("atlas.cli.label_rules:rules", "Label by rules over the tables, without an LLM."),
     "embed": ("atlas.cli.label_embed:embed", "Vectors of labels, for search by meaning."),
+    "import": ("atlas.cli.label_imports:import_", "Bring in the labels of other tools' files."),
+    "export": ("atlas.cli.label_imports:export", "Write the labels in other tools' formats."),
+    "stats": ("atlas.cli.label_imports:stats", "Coverage, layers, types, interpretability, uniqueness."),
 }
 
 

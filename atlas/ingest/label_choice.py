@@ -44,15 +44,20 @@ class Coverage:
 def choose_labels(con: duckdb.DuckDBPyConnection, *, precedence: Sequence[str] | None = None) -> Coverage:
     """Set label, description, input_label and output_label of every neuron from `labels`; what they cover.
 
-    Without a precedence the atlas' own holds, else KINDS; a new one is stored. One layer at a time. Neurons must be
-    there (see assemble_neurons). InputError for a precedence that names no kind, source or run.
+    Modules that are named by their members' labels are named anew. Without a precedence the atlas' own holds, else
+    KINDS; a new one is stored. One layer at a time. Neurons must be there (see assemble_neurons). InputError for a
+    precedence that names no kind, source or run.
     """
     order = declare_precedence(con, precedence)
     shown: Counter[tuple[str, str]] = Counter()
+    _name_modules(con, "old_names")
     for layer in range(_layers(con)):
         shown += load_choice(con, layer, order)
         con.execute(sql_text("ingest", "neurons_labels"), {"layer": layer})
     drop_choice(con)
+    _name_modules(con, "new_names")
+    con.execute(sql_text("ingest", "cluster_renames"))
+    con.execute("DROP TABLE temp.old_names; DROP TABLE temp.new_names")
     neurons = con.execute("SELECT count(*) FROM neurons").fetchall()[0][0]
     ordered = sorted(shown.items(), key=lambda item: (-item[1], item[0]))
     return Coverage(neurons, order, tuple((kind, source, count) for (kind, source), count in ordered))
@@ -98,6 +103,10 @@ def rank_labels(con: duckdb.DuckDBPyConnection, layer: int, precedence: Sequence
 def drop_choice(con: duckdb.DuckDBPyConnection) -> None:
     """Drop the temporary tables of rank_labels and load_choice."""
     con.execute("DROP TABLE IF EXISTS temp.chosen_labels; DROP TABLE IF EXISTS temp.label_ranks")
+
+
+def _name_modules(con: duckdb.DuckDBPyConnection, table: str) -> None:
+    con.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql_text('ingest', 'cluster_names')}")
 
 
 def _layers(con: duckdb.DuckDBPyConnection) -> int:

@@ -88,7 +88,7 @@ def import_labels(
     are out of range), and, when `how.strict`, for the first entry that cannot be used.
     """
     how = how or Reading()
-    files = _files(file)
+    files = files_of(file)
     form = _form(files[0], how.form)
     source = how.source or source_of(file)
     with _Rows(con, source) as rows:
@@ -97,23 +97,24 @@ def import_labels(
     return found
 
 
-def check_names(files: Iterable[Path]) -> None:
-    """Refuse two files of one name: a label's source is its file's name."""
-    names: Sequence[str] = [file.name for file in files]
-    for name in sorted(set(names)):
-        if names.count(name) > 1:
-            raise InputError(f"two label files are called {name}; rename one: a label's source is its file's name")
-
-
-def _files(file: Path) -> list[Path]:
+def files_of(file: Path) -> list[Path]:
+    """The file itself, or all files of a folder, by name; InputError when there are none."""
     if file.is_dir():
         found = sorted(path for path in file.rglob("*") if path.is_file() and not path.name.startswith("."))
         if found:
             return found
         raise InputError(f"no files in {file}; give a label file or a folder of them")
     if not file.is_file():
-        raise InputError(f"no label file at {file}; give one of these: {known_formats()}")
+        raise InputError(f"no label file at {file}; give a file or a folder of labels (atlas label import --help)")
     return [file]
+
+
+def check_names(files: Iterable[Path]) -> None:
+    """Refuse two files of one name: a label's source is its file's name."""
+    names: Sequence[str] = [file.name for file in files]
+    for name in sorted(set(names)):
+        if names.count(name) > 1:
+            raise InputError(f"two label files are called {name}; rename one: a label's source is its file's name")
 
 
 def _form(file: Path, asked: str) -> str:

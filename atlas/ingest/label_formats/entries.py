@@ -12,7 +12,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import orjson
 
@@ -37,19 +37,9 @@ class Entry(NamedTuple):
     fault: str | None = None
 
 
-def open_bytes(path: Path) -> BinaryIO:
-    """Open a file as bytes; gzip is recognised by its content, not by its name."""
-    plain = path.open("rb")
-    if plain.read(2) == b"\x1f\x8b":
-        plain.close()
-        return gzip.open(path)  # type: ignore[return-value]
-    plain.seek(0)
-    return plain
-
-
 def head_of(path: Path, size: int = 1 << 16) -> bytes:
     """Read the first bytes of the content, without a byte order mark; InputError for UTF-16 and UTF-32."""
-    with open_bytes(path) as stream:
+    with path.open("rb") as plain, _unpacked(plain) as stream:
         try:
             found = stream.read(size)
         except (OSError, EOFError, zlib.error) as error:
@@ -91,7 +81,8 @@ def _line_blocks(path: Path, said: Callable[[int], None]) -> Iterator[list[bytes
 
 def chunks(path: Path, said: Callable[[int], None]) -> Iterator[bytes | None]:
     """Blocks of the content; None at the end of a gzip file that is cut off."""
-    with open_bytes(path) as stream:
+    with path.open("rb") as plain, _unpacked(plain) as stream:
+        told = 0
         while True:
             try:
                 chunk = stream.read(_CHUNK)
@@ -100,8 +91,16 @@ def chunks(path: Path, said: Callable[[int], None]) -> Iterator[bytes | None]:
                 return
             if not chunk:
                 return
-            said(len(chunk))
+            said(plain.tell() - told)
+            told = plain.tell()
             yield chunk
+
+
+def _unpacked(plain: BinaryIO) -> BinaryIO:
+    """The stream itself, or what is packed in it; gzip is recognised by its content, not by its name."""
+    packed = plain.read(2) == b"\x1f\x8b"
+    plain.seek(0)
+    return cast(BinaryIO, gzip.GzipFile(fileobj=plain)) if packed else plain
 
 
 def _second_reading(number: int, raw: bytes) -> Entry:
@@ -137,7 +136,10 @@ def document(path: Path, said: Callable[[int], None]) -> Iterator[Entry]:
 
 def csv_rows(path: Path, said: Callable[[int], None]) -> Iterator[Entry]:
     """Rows of a CSV file with a header (separated by comma, tab or semicolon) as dicts; empty cells are left out."""
-    with open_bytes(path) as stream, io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="") as text:
+    with (
+        path.open("rb") as plain,
+        io.TextIOWrapper(_unpacked(plain), "utf-8-sig", "surrogateescape", newline="") as text,
+    ):
         header_line = text.readline()
         separator = max(",\t;", key=header_line.count)
         names = [name.strip() for name in next(csv.reader([header_line], delimiter=separator), [])]
