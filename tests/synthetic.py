@@ -110,6 +110,11 @@ def small_tables() -> Tables:
          "sparsity": 1 / 32, "mean_magnitude": 0.5, "std_magnitude": 0.1, "min_magnitude": 0.0, "max_magnitude": 1.0,
          "l1_norm": 16.0, "l2_norm": 3.0}
     ]  # fmt: skip
+    tables["cluster_labels"] = [
+        {"clustering": "infomap", "cluster_path": "1", "label": "animals", "description": None,
+         "interpretability": "high", "status": "ok", "source": "llm", "model": "m", "prompt_version": "cluster/1",
+         "prompt_hash": "0", "run": "r1", "created": None}
+    ]  # fmt: skip
     tables["ingests"] = [
         {"step": "wiring", "key": "abc", "source_file": "wiring.parquet", "size_bytes": 10, "sha256": "00",
          "rows_in": 4, "rows_out": 4, "rows_rejected": 0, "reason": None, "started": datetime(2026, 1, 1),

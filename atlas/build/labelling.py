@@ -1,8 +1,8 @@
-"""An atlas and an endpoint -> the same atlas with labels: layer by layer in the order of the pass, written once.
+"""An atlas and an endpoint -> the same atlas with labels: wave by wave in the order of the pass, written once.
 
-Answers go into the ledger beside the atlas (ATLAS.labels) as they come; the atlas itself is changed once, at the end of
-the run however it ends, by copy, change, check and rename. What a kill interrupts is in the ledger: the same command
-goes on where it was.
+A wave is a layer of neurons or a level of modules; it is finished before the next is asked. Answers go into the ledger
+beside the atlas (ATLAS.labels) as they come; the atlas itself is changed once, at the end of the run however it ends,
+by copy, change, check and rename. What a kill interrupts is in the ledger: the same command goes on where it was.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import random
 import signal
 import tempfile
 import threading
+from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import accumulate, groupby
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
@@ -23,7 +25,7 @@ from typing import Any
 import duckdb
 
 from atlas.build.revision import revise
-from atlas.derive.labelling import input_pass, output_pass
+from atlas.derive.labelling import cluster_pass, input_pass, output_pass
 from atlas.derive.labelling.budget import ANSWER_TOKENS, Budget, Caps, Prices, estimate
 from atlas.derive.labelling.client import Client, Endpoint
 from atlas.derive.labelling.dispatch import Desk, dispatch, settled
@@ -41,19 +43,20 @@ from atlas.store.sqlfiles import sql_text
 from atlas.store.write import transaction
 from atlas.tables import TABLES
 
-PASSES: Mapping[str, ModuleType] = {"output": output_pass, "input": input_pass}
+PASSES: Mapping[str, ModuleType] = {"output": output_pass, "input": input_pass, "clusters": cluster_pass}
 ASSUMED_NAME = "x" * 60  # of a neuron that this run will label, in an estimate
 _CONFIDENCE = "llm-auto"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which neurons a run asks about."""
+    """Which neurons or modules a run asks about."""
 
-    layers: tuple[int, int] | None = None  # both included; None: all
+    layers: tuple[int, int] | None = None  # or levels of modules; both included; None: all
     sample: int | None = None  # so many of them, drawn with `seed`
     seed: int = 0
     everyone: bool = False  # also those about which a rule leaves nothing to ask
+    at_least: int = 2  # neurons of a module
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ class Labelled:
     """What came of a run."""
 
     run: str
-    neurons: int  # that were chosen
+    chosen: int  # neurons or modules
+    unit: str
     unasked: dict[str, int]  # why not -> neurons
     statuses: dict[str, int]  # of the answers: ok, or a failure
     sent: int  # requests, repairs included
@@ -88,7 +92,8 @@ class Labelled:
 class Estimate:
     """What a run would send, and what that would cost."""
 
-    neurons: int
+    chosen: int  # neurons or modules
+    unit: str
     unasked: dict[str, int]
     answered: int  # in the ledger already
     requests: int
@@ -99,18 +104,18 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Plan:
-    """The neurons of each layer, in the order of the pass; None: all of a layer."""
+    """The waves in the order of the pass, and the neurons (or modules) of each; None: all of them."""
 
     which: ModuleType
-    layers: list[int]
-    neurons: dict[int, frozenset[int]] | None
+    waves: list[int]
+    chosen: dict[int, frozenset[Any]] | None
     total: int
 
-    def of(self, layer: int) -> Collection[int] | None:
-        return None if self.neurons is None else self.neurons[layer]
+    def of(self, wave: int) -> Collection[Any] | None:
+        return None if self.chosen is None else self.chosen[wave]
 
 
-def label_neurons(
+def label_atlas(
     file: Path,
     which: str,
     *,
@@ -119,7 +124,7 @@ def label_neurons(
     choice: Choice | None = None,
     progress: Progress | None = None,
 ) -> Labelled:
-    """Run the pass "output" or "input" over the chosen neurons and write what was answered into the atlas.
+    """Run the pass "output", "input" or "clusters" and write what was answered into the atlas.
 
     One run per atlas at a time (StoreError). Ctrl-C or SIGTERM sends nothing more, waits for what is in flight and
     writes the atlas. Raises InputError, ServiceError (after writing) and whatever is wrong with the atlas.
@@ -131,15 +136,15 @@ def label_neurons(
             plan = _plan(atlas, which, choice or Choice(), shown)
             found = _waves(_Run(atlas, plan, setting, desk, folder, Path(spill)), choice or Choice(), shown)
             d_mlp = atlas.d_mlp
-        written = _write(file, Path(spill), desk.run, d_mlp=d_mlp, progress=shown)
+        written = _write(file, Path(spill), plan.which, d_mlp=d_mlp, progress=shown)
     if desk.client is not None:
         desk.client.close()
     if desk.fault is not None:
         raise desk.fault
-    budget = desk.budget
+    spent = desk.budget
     return Labelled(
-        desk.run, plan.total, dict(found.unasked), dict(found.statuses), budget.requests, budget.tokens_in,
-        budget.tokens_out, budget.usd, desk.why, written,
+        desk.run, plan.total, plan.which.UNIT, dict(found.unasked), dict(found.statuses), spent.requests,
+        spent.tokens_in, spent.tokens_out, spent.usd, desk.why, written,
     )  # fmt: skip
 
 
@@ -162,17 +167,17 @@ def estimate_run(
     unasked: Counter[str] = Counter()
     with Atlas(file, limits=Limits("1GiB", 1)) as atlas:
         plan = _plan(atlas, which, choice, shown)
-        asking = Asking(atlas, setting, _Assumed(plan, atlas.d_mlp), choice.everyone)
-        with shown.task(f"prompts of the {which} pass", plan.total, "neurons") as task:
-            for layer in plan.layers:
-                ledger = Ledger(ledger_file(folder_of(file), which, layer))
-                for question in plan.which.questions(asking, layer, plan.of(layer)):
+        asking = Asking(atlas, setting, _Assumed(plan, atlas.d_mlp), choice.everyone, choice.at_least)
+        with shown.task(f"prompts: {which}", plan.total, plan.which.UNIT) as task:
+            for wave in plan.waves:
+                ledger = Ledger(ledger_file(folder_of(file), which, wave))
+                for question in plan.which.questions(asking, wave, plan.of(wave)):
                     task.advance()
                     _count(question, ledger, desk, (tally, unasked))
     tokens_out = tally["requests"] * ANSWER_TOKENS
     usd = None if sending.prices is None else sending.prices.cost(tally["tokens_in"], tokens_out)
     answered, requests = tally["answered"], tally["requests"]
-    return Estimate(plan.total, dict(unasked), answered, requests, tally["tokens_in"], tokens_out, usd)
+    return Estimate(plan.total, plan.which.UNIT, dict(unasked), answered, requests, tally["tokens_in"], tokens_out, usd)
 
 
 def folder_of(file: Path) -> Path:
@@ -219,17 +224,17 @@ class _Found:
 
 
 class _Assumed:
-    """Names in an estimate: all neurons of the layers that are asked before have one."""
+    """Names in an estimate: everything in the waves that are asked before has one."""
 
     def __init__(self, plan: _Plan, d_mlp: int) -> None:
         self._plan, self._d_mlp = plan, d_mlp
 
-    def get(self, key: int, /) -> str | None:
-        layer, neuron = divmod(key, self._d_mlp)
-        if layer not in self._plan.layers:
+    def get(self, key: Any, /) -> str | None:
+        wave, one = (key.count(".") + 1, key) if isinstance(key, str) else divmod(key, self._d_mlp)
+        if wave not in self._plan.waves:
             return None
-        wanted = self._plan.of(layer)
-        return ASSUMED_NAME if wanted is None or neuron in wanted else None
+        wanted = self._plan.of(wave)
+        return ASSUMED_NAME if wanted is None or one in wanted else None
 
 
 def _desk(sending: Sending) -> Desk:
@@ -242,19 +247,37 @@ def _desk(sending: Sending) -> Desk:
 
 def _plan(atlas: Atlas, which: str, choice: Choice, progress: Progress) -> _Plan:
     module = PASSES[which]
-    first, last = choice.layers or (0, atlas.layers - 1)
-    layers = module.order(range(first, min(last, atlas.layers - 1) + 1))
-    if not layers:
-        raise StoreError(f"no layer {first}: {atlas.name} has layers 0 to {atlas.layers - 1}; choose among these")
     _require_evidence(atlas, module, progress)
-    total = len(layers) * atlas.d_mlp
+    sizes = _modules(atlas, choice) if module is cluster_pass else {n: range(atlas.d_mlp) for n in range(atlas.layers)}
+    first, last = choice.layers or (min(sizes, default=0), max(sizes, default=0))
+    waves = module.order([wave for wave in sizes if first <= wave <= last])
+    if not waves:
+        kind = "level" if module is cluster_pass else "layer"
+        there = f"{kind}s {min(sizes)} to {max(sizes)}" if sizes else f"none of at least {choice.at_least} neurons"
+        raise StoreError(f"no {kind} {first} to ask about: {atlas.name} has {there}; choose among these")
+    total = sum(len(sizes[wave]) for wave in waves)
     if choice.sample is None or choice.sample >= total:
-        return _Plan(module, layers, None, total)
-    drawn: dict[int, set[int]] = defaultdict(set)
-    for place in random.Random(choice.seed).sample(range(total), choice.sample):
-        drawn[sorted(layers)[place // atlas.d_mlp]].add(place % atlas.d_mlp)
-    asked = [layer for layer in layers if layer in drawn]
-    return _Plan(module, asked, {layer: frozenset(found) for layer, found in drawn.items()}, choice.sample)
+        return _Plan(module, waves, None, total)
+    drawn = _drawn(choice, {wave: sizes[wave] for wave in sorted(waves)})
+    return _Plan(module, [wave for wave in waves if wave in drawn], drawn, choice.sample)
+
+
+def _drawn(choice: Choice, sizes: Mapping[int, Sequence[Any]]) -> dict[int, frozenset[Any]]:
+    """A random sample over all waves."""
+    ends = list(accumulate(map(len, sizes.values())))
+    waves, drawn = list(sizes), defaultdict[int, set[Any]](set)
+    for place in random.Random(choice.seed).sample(range(ends[-1]), choice.sample or 0):
+        number = bisect_right(ends, place)
+        wave = waves[number]
+        drawn[wave].add(sizes[wave][place - (ends[number - 1] if number else 0)])
+    return {wave: frozenset(found) for wave, found in drawn.items()}
+
+
+def _modules(atlas: Atlas, choice: Choice) -> dict[int, list[str]]:
+    """The paths of the modules of each level."""
+    large = f"size >= {int(choice.at_least)}"
+    found = atlas.sql(f"SELECT level, cluster_path FROM clusters WHERE {large} ORDER BY level, cluster_path").fetchall()
+    return {level: [path for _, path in rows] for level, rows in groupby(found, key=lambda row: int(row[0]))}
 
 
 def _require_evidence(atlas: Atlas, module: ModuleType, progress: Progress) -> None:
@@ -278,31 +301,37 @@ def _half(atlas: Atlas) -> bool:
 
 
 def _waves(run: _Run, choice: Choice, progress: Progress) -> _Found:
-    """Ask layer after layer; the label rows of each are spilled to disk."""
-    found, names = _Found(), dict[int, str]()
-    asking = Asking(run.atlas, run.setting, names, choice.everyone)
-    with progress.task(f"{run.plan.which.NAME} labels", run.plan.total, "neurons") as task:
-        for layer in run.plan.layers:
+    """Ask wave after wave; the label rows of each are spilled to disk."""
+    found, names = _Found(), dict[Any, str]()
+    asking = Asking(run.atlas, run.setting, names, choice.everyone, choice.at_least)
+    with progress.task(f"labels: {run.plan.which.NAME}", run.plan.total, run.plan.which.UNIT) as task:
+        for wave in run.plan.waves:
             if run.desk.stop.is_set():
                 break
-            made = _wave(run, asking, layer, (found, task))
-            _spill(run, layer, made)
-            names.update({run.atlas.d_mlp * layer + row["neuron"]: row["label"] for row in made if row["label"]})
+            made = _wave(run, asking, wave, (found, task))
+            _spill(run, wave, made)
+            names.update({_key(row, run.atlas.d_mlp): row["label"] for row in made if row["label"]})
     return found
 
 
-def _wave(run: _Run, asking: Asking, layer: int, into: tuple[_Found, Task]) -> list[Row]:
-    """Ask about one layer; its label rows, in the order of the neurons."""
+def _wave(run: _Run, asking: Asking, wave: int, into: tuple[_Found, Task]) -> list[Row]:
+    """Ask about one wave; its label rows, in order."""
     found, task = into
     which, desk = run.plan.which, run.desk
-    ledger = Ledger(ledger_file(run.folder, which.NAME, layer))
-    asked = _requests(which.questions(asking, layer, run.plan.of(layer)), found, task)
+    ledger = Ledger(ledger_file(run.folder, which.NAME, wave))
+    clustering = run.atlas.metadata.get("primary_clustering", "infomap")
+    asked = _requests(which.questions(asking, wave, run.plan.of(wave)), found, task)
     rows: list[Row] = []
     for request, row in dispatch(asked, ledger, desk):
-        rows.append(_label(request, row, which, layer))
+        rows.append(_module_row(request, row, clustering) if which is cluster_pass else _label(request, row, which))
         found.statuses[row["status"]] += 1
         task.advance(told=desk.budget.told(), free=row["run"] != desk.run)
-    return sorted(rows, key=lambda row: row["neuron"])
+    return sorted(rows, key=lambda row: _key(row, run.atlas.d_mlp))
+
+
+def _key(row: Row, d_mlp: int) -> Any:
+    """What names call a neuron or a module."""
+    return row["layer"] * d_mlp + row["neuron"] if "neuron" in row else row["cluster_path"]
 
 
 def _requests(questions: Iterator[Question], found: _Found, task: Task) -> Iterator[Request]:
@@ -325,32 +354,53 @@ def _count(question: Question, ledger: Ledger, desk: Desk, into: tuple[Counter[s
         tally["tokens_in"] += estimate(question.request)
 
 
-def _label(request: Request, row: Row, which: ModuleType, layer: int) -> Row:
+def _label(request: Request, row: Row, which: ModuleType) -> Row:
     """An answer -> a row of labels; a failure has its status and no label."""
-    answer: Mapping[str, Any] = row.get("answer") or {} if row["status"] == OK else {}
-    return {
-        "layer": layer, "neuron": int(request.subject.partition("/N")[2]), "pass": which.NAME, "polarity": 0,
+    answer = _answer(row)
+    layer, _, neuron = request.subject[1:].partition("/N")
+    return _provenance(row) | {
+        "layer": int(layer), "neuron": int(neuron), "pass": which.NAME, "polarity": 0,
         "label": answer.get("label"), "short_label": answer.get("short_label"),
         "description": answer.get(f"{which.NAME}_function") if answer else row.get("detail"),
         "type": answer.get("type"), "interpretability": answer.get("interpretability"),
-        "confidence": _CONFIDENCE if answer else None, "status": row["status"], "source": "llm", "model": row["model"],
-        "prompt_version": row["prompt"], "prompt_hash": row.get("origin", row["key"]), "run": row["run"], "score": None,
-        "created": row["created"],
+        "confidence": _CONFIDENCE if answer else None, "score": None,
     }  # fmt: skip
 
 
-def _spill(run: _Run, layer: int, rows: list[Row]) -> None:
+def _module_row(request: Request, row: Row, clustering: str) -> Row:
+    """An answer -> a row of cluster_labels."""
+    answer = _answer(row)
+    return _provenance(row) | {
+        "clustering": clustering, "cluster_path": request.subject.removeprefix("cluster "),
+        "label": answer.get("label"), "description": answer.get("function") if answer else row.get("detail"),
+        "interpretability": answer.get("interpretability"),
+    }  # fmt: skip
+
+
+def _answer(row: Row) -> Mapping[str, Any]:
+    return row.get("answer") or {} if row["status"] == OK else {}
+
+
+def _provenance(row: Row) -> Row:
+    return {
+        "status": row["status"], "source": "llm", "model": row["model"], "prompt_version": row["prompt"],
+        "prompt_hash": row.get("origin", row["key"]), "run": row["run"], "created": row["created"],
+    }  # fmt: skip
+
+
+def _spill(run: _Run, wave: int, rows: list[Row]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if rows:
-        pq.write_table(pa.Table.from_pylist(rows, schema=TABLES["labels"]), run.spill / f"layer_{layer:03d}.parquet")
+        schema = TABLES[run.plan.which.TABLE]
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), run.spill / f"wave_{wave:03d}.parquet")
 
 
-def _write(file: Path, spill: Path, run: str, *, d_mlp: int, progress: Progress) -> int:
+def _write(file: Path, spill: Path, which: ModuleType, *, d_mlp: int, progress: Progress) -> int:
     """Put the label rows that the atlas does not have yet into it; how many there were."""
     parts = sorted(map(str, spill.glob("*.parquet")))
-    new = _new_rows(file, parts) if parts else 0
+    new = _new_rows(file, parts, which.TABLE) if parts else 0
     if not new:
         return 0
     progress.note(f"writing {new:,} labels into {file.name}")
@@ -359,28 +409,29 @@ def _write(file: Path, spill: Path, run: str, *, d_mlp: int, progress: Progress)
         started = now()
         con.execute("CREATE TEMP TABLE answered AS FROM read_parquet($parts)", {"parts": parts})
         with transaction(con):
-            con.execute(sql_text("ingest", "llm_labels"))
-            choose_labels(con)
-            build_index(con)
-            record(con, _ingested(con, run), started=started)
+            con.execute(sql_text("ingest", f"llm_{which.TABLE}"))
+            if which.TABLE == "labels":
+                choose_labels(con)
+                build_index(con)
+            record(con, _ingested(con, which), started=started)
         con.execute("DROP TABLE temp.answered")
 
     revise(file, change, d_mlp=d_mlp, limits=Limits("2GiB", 2), what="with these labels the atlas")
     return new
 
 
-def _new_rows(file: Path, parts: list[str]) -> int:
-    kept = 'layer, neuron, "pass", status, label, description, prompt_hash, run'
+def _new_rows(file: Path, parts: list[str], table: str) -> int:
+    """Rows that the atlas does not hold."""
     with Atlas(file, limits=Limits("1GiB", 1)) as atlas:
-        statement = f"SELECT count(*) FROM (SELECT {kept} FROM read_parquet($parts) EXCEPT SELECT {kept} FROM labels)"
+        statement = f"SELECT count(*) FROM (FROM read_parquet($parts) EXCEPT FROM {table})"
         return int(atlas.cursor().execute(statement, {"parts": parts}).fetchall()[0][0])
 
 
-def _ingested(con: duckdb.DuckDBPyConnection, run: str) -> Ingested:
-    which, rows = con.execute('SELECT any_value("pass"), count(*) FROM answered').fetchall()[0]
+def _ingested(con: duckdb.DuckDBPyConnection, which: ModuleType) -> Ingested:
+    run, rows = con.execute("SELECT max(run), count(*) FROM answered").fetchall()[0]
     failed = con.execute(
         "SELECT status, count(*) FROM answered WHERE status <> 'ok' GROUP BY status ORDER BY status"
     ).fetchall()
     reason = "; ".join(f"{count:,} {status}" for status, count in failed) or None
     lost = sum(count for _, count in failed)
-    return Ingested(f"labels:llm:{which}", run, rows - lost, rows, lost, reason)
+    return Ingested(f"labels:llm:{which.NAME}", run, rows - lost, rows, lost, reason)

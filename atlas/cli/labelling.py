@@ -55,6 +55,11 @@ _NEURONS = (
     click.option("--everyone", is_flag=True, help="Also neurons about which a rule leaves nothing to ask."),
 )
 
+_MODULES = (
+    click.option("--levels", "layers", metavar="A:B", help="Only levels A to B, both included; 1 = top."),
+    click.option("--min-size", type=click.IntRange(1), default=2, show_default=True, help="Neurons of a module."),
+)
+
 
 def _options(*groups: tuple[Callable[..., Any], ...]) -> Callable[..., Any]:
     def add(command: Callable[..., None]) -> Callable[..., None]:
@@ -94,14 +99,20 @@ def input_(given: dict[str, Any]) -> None:
     _run("input", given)
 
 
-@click.command(epilog="Example: atlas label clusters data/demo.duckdb --dry-run")
-def clusters() -> None:
-    """Name modules from the labels of their members."""
-    raise InputError("not in this version yet")
+@click.command(epilog="Example: atlas label clusters data/demo.duckdb --min-size 5 --dry-run")
+@_options(_OPTIONS, _MODULES)
+def clusters(given: dict[str, Any]) -> None:
+    """Name the modules of ATLAS from the labels of their members, from the deepest level to the top.
+
+    The names go into clusters.label and, with their source, into cluster_labels. Modules that "atlas cluster" finds
+    anew have their members' words again: the same command names them, and pays only for modules that changed.
+    Everything else is as in atlas label output.
+    """
+    _run("clusters", given)
 
 
 def _run(which: str, given: dict[str, Any]) -> None:
-    from atlas.build.labelling import estimate_run, label_neurons
+    from atlas.build.labelling import estimate_run, label_atlas
 
     file = find_atlas(given["file"])
     setting, sending, choice = _setting(given), _sending(given), _choice(given)
@@ -109,7 +120,7 @@ def _run(which: str, given: dict[str, Any]) -> None:
     if given["dry_run"]:
         _show(given, found := estimate_run(file, which, **asked), _forecast(found))
         return
-    made = label_neurons(file, which, **asked)
+    made = label_atlas(file, which, **asked)
     _show(given, made, _told(made))
     if made.stopped == "interrupted":
         raise KeyboardInterrupt
@@ -118,7 +129,8 @@ def _run(which: str, given: dict[str, Any]) -> None:
 def _choice(given: dict[str, Any]) -> Choice:
     from atlas.build.labelling import Choice
 
-    return Choice(_layers(given.get("layers")), given["sample"], given["seed"], bool(given.get("everyone")))
+    waves, everyone = _layers(given["layers"]), bool(given.get("everyone"))
+    return Choice(waves, given["sample"], given["seed"], everyone, given.get("min_size", 2))
 
 
 def _layers(text: str | None) -> tuple[int, int] | None:
@@ -195,8 +207,8 @@ def _show(given: dict[str, Any], found: Estimate | Labelled, text: str) -> None:
 def _forecast(found: Estimate) -> str:
     cost = "" if found.usd is None else f", about ${found.usd:,.2f}"
     lines = [
-        f"{found.requests:,} requests for {found.neurons:,} neurons: about {found.tokens_in:,} tokens to read (4 bytes "
-        f"each) and {found.tokens_out:,} to write{cost}",
+        f"{found.requests:,} requests for {found.chosen:,} {found.unit}: about {found.tokens_in:,} tokens to read "
+        f"(4 bytes each) and {found.tokens_out:,} to write{cost}",
         f"{found.answered:,} are answered already",
         *(f"{count:,} are not asked: {why}" for why, count in sorted(found.unasked.items())),
     ]
@@ -209,7 +221,7 @@ def _told(found: Labelled) -> str:
     lines = [
         f"{found.sent:,} requests sent, {found.tokens_in:,} tokens read and {found.tokens_out:,} written{cost}",
         f"answers: {statuses}; {found.written:,} rows of labels are new in the atlas",
-        *(f"{count:,} neurons are not asked: {why}" for why, count in sorted(found.unasked.items())),
+        *(f"{count:,} {found.unit} are not asked: {why}" for why, count in sorted(found.unasked.items())),
     ]
     if found.stopped:
         lines.append(f"ended early: {found.stopped}; the same command goes on")

@@ -28,7 +28,7 @@ from atlas.build.labelling import (
     Sending,
     estimate_run,
     folder_of,
-    label_neurons,
+    label_atlas,
 )
 from atlas.cli.main import main
 from atlas.derive.labelling.budget import Caps, Prices
@@ -61,7 +61,7 @@ def file(made: Path, tmp_path: Path) -> Path:
 def run(file: Path, stub: Stub, which: str = "output", *, choice: Choice | None = None, **sending: Any) -> Labelled:
     endpoint = Endpoint(stub.url, "k", sending.pop("timeout", 5.0), sending.pop("tries", 2), 0.01)
     how = Sending(endpoint, **{"concurrency": 4, **sending})
-    return label_neurons(file, which, setting=sending.get("setting", SETTING), sending=how, choice=choice)
+    return label_atlas(file, which, setting=sending.get("setting", SETTING), sending=how, choice=choice)
 
 
 def labels(file: Path, where: str = "source = 'llm'") -> list[dict[str, Any]]:
@@ -81,7 +81,7 @@ def test_layers_are_asked_in_the_order_of_the_pass_each_finished_before_the_next
         inside = run(file, stub, "input")
         assert layers_of(stub) == sorted(layers_of(stub))
     assert out.statuses == {"ok": out.sent} and inside.statuses == {"ok": inside.sent}
-    assert out.neurons == LAYERS * D_MLP == out.sent + out.unasked.get("without evidence", 0)
+    assert out.chosen == LAYERS * D_MLP == out.sent + out.unasked.get("without evidence", 0)
 
 
 def test_a_prompt_shows_what_its_neighbours_were_just_called(file: Path) -> None:
@@ -321,7 +321,7 @@ def test_a_failure_never_takes_a_label_away(file: Path) -> None:
         stub.script = lambda body, seen: FAILURES["refused"]
         other = Setting("m", {"temperature": 1.0})
         endpoint = Endpoint(stub.url, "k", 5, 1, 0.01)
-        label_neurons(file, "output", setting=other, sending=Sending(endpoint), choice=choice)
+        label_atlas(file, "output", setting=other, sending=Sending(endpoint), choice=choice)
     assert [row for row in labels(file) if row["status"] == "ok"] == kept
     assert len(labels(file)) == 8
 
@@ -339,7 +339,7 @@ def test_more_room_for_answers_asks_only_what_was_cut(file: Path) -> None:
         run(file, stub, choice=choice)
         longer, endpoint = Setting("m", {"temperature": 0.0, "max_tokens": 900}), Endpoint(stub.url, "k", 5, 1, 0.01)
         how = Sending(endpoint, retry=frozenset({"truncated"}))
-        again = label_neurons(file, "output", setting=longer, sending=how, choice=choice)
+        again = label_atlas(file, "output", setting=longer, sending=how, choice=choice)
     assert 0 < again.sent == len(cut) < again.statuses["ok"]
 
 
@@ -467,7 +467,7 @@ def test_an_atlas_without_some_evidence_says_which_prompts_lack_what(
     file = bare(tmp_path, "exemplars", "token_edges")
     with serving() as stub:
         sending = Sending(Endpoint(stub.url, "k"))
-        found = label_neurons(file, "input", setting=SETTING, sending=sending, progress=Lines())
+        found = label_atlas(file, "input", setting=SETTING, sending=sending, progress=Lines())
     assert found.sent > 0 and found.unasked["without evidence"] > 0
     assert "prompts without texts that fire it, tokens it reads: bare.duckdb has none" in capsys.readouterr().err
 

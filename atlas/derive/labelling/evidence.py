@@ -24,9 +24,9 @@ _BATCH = 4096
 
 
 class Names(Protocol):
-    """What neurons are called that were labelled in this run, by packed id."""
+    """What neurons (by packed id) and modules (by path) are called that were labelled in this run."""
 
-    def get(self, key: int, /) -> str | None:
+    def get(self, key: Any, /) -> str | None:
         """The label; None when this run gave none."""
 
 
@@ -38,37 +38,44 @@ class Asking:
     setting: Setting
     names: Names
     everyone: bool = False  # also neurons about which a rule leaves nothing to ask
+    at_least: int = 2  # neurons of a module
 
 
 @dataclass(frozen=True)
 class Question:
-    """One neuron and what is asked about it, or why nothing is."""
+    """One neuron, or module by its path, and what is asked about it, or why nothing is."""
 
-    neuron: int
+    neuron: int | str
     request: Request | None = None
     unasked: str | None = None  # SETTLED or NO_EVIDENCE
 
 
 class Streams:
-    """Answers that are sorted by neuron, read in step; neurons must be asked for in ascending order."""
+    """Answers that are sorted by neuron (or module), read in step; these must be asked for in ascending order."""
 
-    def __init__(self, answers: Mapping[str, Answer]) -> None:
-        self._groups = {name: _groups(answer) for name, answer in answers.items()}
-        self._next: dict[str, tuple[int, list[Row]] | None] = {n: next(g, None) for n, g in self._groups.items()}
+    def __init__(self, answers: Mapping[str, Answer], *, key: str = "neuron") -> None:
+        self._groups = {name: _groups(answer, key) for name, answer in answers.items()}
+        self._next: dict[str, tuple[Any, list[Row]] | None] = {n: next(g, None) for n, g in self._groups.items()}
 
-    def of(self, neuron: int) -> dict[str, list[Row]]:
+    def of(self, one: int | str) -> dict[str, list[Row]]:
         """The rows of one neuron, by the name of the answer."""
-        return {name: self._take(name, neuron) for name in self._groups}
+        return {name: self._take(name, one) for name in self._groups}
 
-    def _take(self, name: str, neuron: int) -> list[Row]:
-        while (found := self._next[name]) is not None and found[0] < neuron:
+    def groups(self, name: str) -> Iterator[tuple[Any, list[Row]]]:
+        """All that one answer has, neuron by neuron."""
+        while (found := self._next[name]) is not None:
+            yield found
             self._next[name] = next(self._groups[name], None)
-        return found[1] if found is not None and found[0] == neuron else []
+
+    def _take(self, name: str, one: Any) -> list[Row]:
+        while (found := self._next[name]) is not None and found[0] < one:
+            self._next[name] = next(self._groups[name], None)
+        return found[1] if found is not None and found[0] == one else []
 
 
 def neurons_of(asking: Asking, layer: int, wanted: Collection[int] | None) -> Iterator[Row]:
     """The rows of layer_neurons that are wanted (None: all), in order."""
-    for _, rows in _groups(asking.atlas.ask("layer_neurons", {"of_layer": layer})):
+    for _, rows in _groups(asking.atlas.ask("layer_neurons", {"of_layer": layer}), "neuron"):
         yield from (row for row in rows if wanted is None or row["neuron"] in wanted)
 
 
@@ -123,6 +130,6 @@ def _edge_line(row: Row, names: Names | None) -> str:
     return f"{line}: {'; '.join(parts)}" if parts else line
 
 
-def _groups(answer: Answer) -> Iterator[tuple[int, list[Row]]]:
+def _groups(answer: Answer, key: str) -> Iterator[tuple[Any, list[Row]]]:
     rows = (row for batch in answer.arrow().to_batches(max_chunksize=_BATCH) for row in batch.to_pylist())
-    return ((neuron, list(group)) for neuron, group in groupby(rows, key=itemgetter("neuron")))
+    return ((one, list(group)) for one, group in groupby(rows, key=itemgetter(key)))

@@ -27,7 +27,7 @@ from atlas.derive.labelling.evidence import (
 from atlas.derive.labelling.prompts import marked, quoted, safe, template
 from atlas.query.atlas import Atlas
 
-NAME, FORM = "input", INPUT
+NAME, FORM, TABLE, UNIT = "input", INPUT, "labels", "neurons"
 EVIDENCE = {
     "exemplars": "texts that fire it", "token_stats": "tokens that fire it", "token_edges": "tokens it reads",
     "edges": "edges", "wiring": "wiring",

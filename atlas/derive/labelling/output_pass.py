@@ -27,7 +27,7 @@ from atlas.derive.labelling.evidence import (
 from atlas.derive.labelling.prompts import quoted, template
 from atlas.query.atlas import Atlas
 
-NAME, FORM = "output", OUTPUT
+NAME, FORM, TABLE, UNIT = "output", OUTPUT, "labels", "neurons"
 EVIDENCE = {"logit_lens": "the tokens it promotes", "edges": "edges", "wiring": "wiring", "token_edges": "token edges"}
 _LENS = {
     1: "Tokens it promotes when its activation is positive (and suppresses when it is negative), logit per unit:",
