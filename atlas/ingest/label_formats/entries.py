@@ -5,14 +5,13 @@ A part that cannot be read is an entry with a fault, and reading goes on behind 
 
 from __future__ import annotations
 
+import codecs
 import csv
-import gzip
-import io
 import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -23,6 +22,7 @@ NOT_JSON = "not JSON"
 NOT_TEXT = "not UTF-8 text"
 LONGEST = 1 << 26  # bytes of one line, member or document
 _CHUNK = 1 << 22
+_PACKED = 1 << 18  # bytes of a packed file at a time: 2 to 4 MB of text
 _BOM = b"\xef\xbb\xbf"
 _ROWS = 4096  # of a Parquet file at a time
 _LONG, _CUT_GZIP = b"\x00", b"\x01"  # stand for a line that is too long to be kept, and for one that gzip cut off
@@ -39,14 +39,14 @@ class Entry(NamedTuple):
 
 def head_of(path: Path, size: int = 1 << 16) -> bytes:
     """Read the first bytes of the content, without a byte order mark; InputError for UTF-16 and UTF-32."""
-    with path.open("rb") as plain, _unpacked(plain) as stream:
-        try:
-            found = stream.read(size)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path.name} cannot be read ({error}); copy the file again") from error
+    found = b""
+    for chunk in chunks(path, lambda _: None):
+        found += chunk or b""
+        if len(found) >= size:
+            break
     if found[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError(f"{path.name} is UTF-16 text; save it as UTF-8 and import it again")
-    return found.removeprefix(_BOM)
+    return found[:size].removeprefix(_BOM)
 
 
 def json_lines(path: Path, said: Callable[[int], None]) -> Iterator[Entry]:
@@ -80,27 +80,32 @@ def _line_blocks(path: Path, said: Callable[[int], None]) -> Iterator[list[bytes
 
 
 def chunks(path: Path, said: Callable[[int], None]) -> Iterator[bytes | None]:
-    """Blocks of the content; None at the end of a gzip file that is cut off."""
-    with path.open("rb") as plain, _unpacked(plain) as stream:
-        told = 0
-        while True:
+    """Blocks of the content, unpacked where it is gzip (by content, not by name); None where gzip data is cut off."""
+    with path.open("rb") as stream:
+        unpacked = zlib.decompressobj(31) if stream.read(2) == b"\x1f\x8b" else None
+        stream.seek(0)
+        while chunk := stream.read(_CHUNK if unpacked is None else _PACKED):
+            said(len(chunk))
+            if unpacked is None:
+                yield chunk
+                continue
             try:
-                chunk = stream.read(_CHUNK)
-            except (EOFError, OSError, zlib.error):
+                unpacked, text = _unpack(unpacked, chunk)
+            except zlib.error:
                 yield None
                 return
-            if not chunk:
-                return
-            said(plain.tell() - told)
-            told = plain.tell()
-            yield chunk
+            yield text
+        if unpacked is not None and not unpacked.eof:
+            yield None
 
 
-def _unpacked(plain: BinaryIO) -> BinaryIO:
-    """The stream itself, or what is packed in it; gzip is recognised by its content, not by its name."""
-    packed = plain.read(2) == b"\x1f\x8b"
-    plain.seek(0)
-    return cast(BinaryIO, gzip.GzipFile(fileobj=plain)) if packed else plain
+def _unpack(unpacked: zlib._Decompress, chunk: bytes) -> tuple[zlib._Decompress, bytes]:
+    """Content of packed bytes, which may go on in further gzip members."""
+    parts = [unpacked.decompress(chunk)]
+    while unpacked.eof and (rest := unpacked.unused_data.lstrip(b"\0")):
+        unpacked = zlib.decompressobj(31)
+        parts.append(unpacked.decompress(rest))
+    return unpacked, b"".join(parts)
 
 
 def _second_reading(number: int, raw: bytes) -> Entry:
@@ -136,32 +141,37 @@ def document(path: Path, said: Callable[[int], None]) -> Iterator[Entry]:
 
 def csv_rows(path: Path, said: Callable[[int], None]) -> Iterator[Entry]:
     """Rows of a CSV file with a header (separated by comma, tab or semicolon) as dicts; empty cells are left out."""
-    with (
-        path.open("rb") as plain,
-        io.TextIOWrapper(_unpacked(plain), "utf-8-sig", "surrogateescape", newline="") as text,
-    ):
-        header_line = text.readline()
-        separator = max(",\t;", key=header_line.count)
-        names = [name.strip() for name in next(csv.reader([header_line], delimiter=separator), [])]
-        reader, told = csv.reader(_counted(text, said), delimiter=separator), 1
-        while True:
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield Entry(told + 1, None, b"", f"not CSV ({error})")
-                told = 1 + reader.line_num
-                continue
-            line, told = told + 1, 1 + reader.line_num
-            if cells:
-                yield _csv_entry(line, names, cells, separator)
+    lines = _text_lines(path, said)
+    header = next(lines, "")
+    separator = max(",\t;", key=header.count)
+    names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
+    reader, told = csv.reader(lines, delimiter=separator), 1
+    while True:
+        line = told + 1
+        try:
+            cells = next(reader, None)
+            entry = _csv_entry(line, names, cells, separator) if cells else None
+        except csv.Error as error:
+            cells, entry = [], Entry(line, None, b"", f"not CSV ({error})")
+        told = 1 + reader.line_num
+        if cells is None:
+            return
+        if cells == [_CUT_GZIP.decode()]:
+            entry = Entry(line, None, b"", CUT)
+        if entry:
+            yield entry
 
 
-def _counted(text: io.TextIOWrapper, said: Callable[[int], None]) -> Iterator[str]:
-    for line in text:
-        said(len(line))
-        yield line
+def _text_lines(path: Path, said: Callable[[int], None]) -> Iterator[str]:
+    decode, rest = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape").decode, ""
+    for chunk in chunks(path, said):
+        if chunk is None:
+            yield _CUT_GZIP.decode()
+            return
+        *lines, rest = (rest + decode(chunk)).split("\n")
+        yield from (f"{line}\n" for line in lines)
+    if rest:
+        yield rest
 
 
 def _csv_entry(line: int, names: list[str], cells: list[str], separator: str) -> Entry:

@@ -16,6 +16,7 @@ from typing import Any
 from atlas.ingest.label_formats.entries import CUT, LONGEST, NOT_JSON, Entry, chunks
 
 _NESTED = ("neurons", "labels", "profiles", "explanations", "data")  # keys at the top that hold the entries
+_ABOUT = ("metadata", "meta", "config", "info", "model", "version", "stats", "statistics", "created")  # say no label
 _KEY = re.compile(r'\s*("(?:[^"\\]|\\.)*")\s*:\s*')
 _NEXT_ID = re.compile(r'"L?\d+[/_:]N?\d+"\s*:\s*\{')
 _NEXT_ELEMENT = re.compile(r"\n\s*\{")
@@ -118,13 +119,15 @@ def _object(window: _Window, *, top: bool) -> Iterator[Entry]:
         line, found, quote = window.line, window.match(_KEY), window.quote()
         try:
             if found is None:
-                raise _Damaged(cut=False)
+                raise _Damaged(cut=True)
             key = json.loads(found[1], strict=False)
             window.step(found.end())
             if top and key in _NESTED and window.peek() in "[{":
                 yield from _elements(window) if window.peek() == "[" else _object(window, top=False)
                 continue
-            yield Entry(line, (key, window.value()), quote)
+            entry = Entry(line, (key, window.value()), quote)
+            if not (top and key in _ABOUT):
+                yield entry
         except (_Damaged, ValueError) as damage:
             cut = isinstance(damage, _Damaged) and damage.cut
             more = window.resume(_NEXT_ID)

@@ -17,7 +17,7 @@ OUT_OF_RANGE = "out of the model's range"
 PASSES = ("output", "input", "autointerp", "manual")
 LONGEST_LABEL, LONGEST_TEXT = 10_000, 1_000_000  # characters; real labels have 40-200, descriptions up to 2,000
 _ID = re.compile(r"\s*[Ll]?(\d+)\s*[/_:,]\s*[Nn]?(\d+)(?:_\d+)?\s*")
-_DIGITS = re.compile(r"\s*[LlNn]?(\d+)\s*")
+_DIGITS = re.compile(r"\s*[LlNn]?(\d{1,18})(?:\.0+)?\s*")  # as pandas writes integers beside blanks: 12.0
 _SIGNS = {"positive": 1, "pos": 1, "+": 1, "negative": -1, "neg": -1, "-": -1}
 _PLAIN = {"feature_id", "labels", "feature_metadata"}  # the keys of a line of autointerp's labels.jsonl
 _NOTHING = (None,) * 6
@@ -160,11 +160,9 @@ def _pair(layer: Any, neuron: Any) -> tuple[int, int]:
 def _whole(value: Any) -> int:
     if type(value) is int and value >= 0:
         return value
-    if isinstance(value, float) and value >= 0 and value.is_integer():  # as pandas writes integers beside blanks
+    if isinstance(value, float) and value >= 0 and value.is_integer():
         return int(value)
-    match = _DIGITS.fullmatch(value) if isinstance(value, str) and len(value) < 20 else None
-    if match is None and isinstance(value, str) and value.endswith(".0"):
-        match = _DIGITS.fullmatch(value[:-2])
+    match = _DIGITS.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise Fault("with an unreadable neuron id")
     return int(match[1])
