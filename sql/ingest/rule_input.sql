@@ -35,18 +35,18 @@ WITH corpus AS (
 ), befores AS (
     SELECT layer, neuron, polarity, before, count(*) AS n, min(rank) AS first_rank FROM standing GROUP BY ALL
 ), sequences AS (
-    SELECT layer, neuron, polarity, max(w.n) AS same, arg_min(w.word, (-w.n, w.first_rank)) AS word,
+    SELECT layer, neuron, polarity, max(w.n) AS same, arg_min(w.word, w.first_rank - 100 * w.n) AS word,
            arg_min(w.word, w.first_rank, 5) AS all_words
     FROM words w GROUP BY layer, neuron, polarity
 ), preceding AS (
-    SELECT layer, neuron, polarity, max(n) AS same_before, arg_min(before, (-n, first_rank)) AS before,
+    SELECT layer, neuron, polarity, max(n) AS same_before, arg_min(before, first_rank - 100 * n) AS before,
            arg_min(before, first_rank, 5) FILTER (before IS NOT NULL) AS all_befores
     FROM befores GROUP BY layer, neuron, polarity
 ), hits AS (
     SELECT s.layer, s.neuron, s.polarity, count(*) AS shown, count(*) FILTER (s.position <= 3) AS early,
            coalesce(avg(list_contains(t.trigger_ids, s.token_id)::INTEGER), 0) AS on_trigger,
            coalesce(avg(list_contains(f.token_ids, s.token_id)::INTEGER), 0) AS on_family
-    FROM standing s LEFT JOIN rule_triggers t USING (layer, neuron, polarity)
+    FROM standing s LEFT JOIN rule_sums t USING (layer, neuron, polarity)
     LEFT JOIN rule_families f USING (layer, neuron, polarity) GROUP BY ALL
 ), first_position AS (
     SELECT layer, neuron, sign("window"[1])::TINYINT AS polarity, max(abs("window"[1])) AS at_first
@@ -57,7 +57,7 @@ WITH corpus AS (
            p.same_before, p.before, p.all_befores, b.at_first, s.strongest < 0.01 * st.typical AS dead,
            least(3 * corpus.texts / corpus.total, 1) AS early_share
     FROM signs s JOIN strength st USING (layer) CROSS JOIN corpus
-    LEFT JOIN rule_triggers t USING (layer, neuron, polarity)
+    LEFT JOIN rule_sums t USING (layer, neuron, polarity)
     LEFT JOIN rule_families f USING (layer, neuron, polarity)
     LEFT JOIN hits h USING (layer, neuron, polarity)
     LEFT JOIN texts x USING (layer, neuron, polarity)

@@ -6,8 +6,9 @@ WITH peaks AS (
     SELECT layer, neuron, CASE WHEN coalesce(-min > max, false) THEN -1 ELSE 1 END AS side FROM neuron_stats
     WHERE layer BETWEEN $first AND $last
 ), edges AS (
-    SELECT layer, neuron, polarity, max(expected) / nullif(min(expected), 0) AS focus, max(expected) AS size
-    FROM rule_lists GROUP BY layer, neuron, polarity
+    SELECT (list >> 32)::INTEGER AS layer, ((list & 4294967295) >> 3)::INTEGER AS neuron, ((list & 7) - 2)::TINYINT AS polarity,
+           max(expected) / nullif(min(expected), 0) AS focus, max(expected) AS size
+    FROM rule_lists GROUP BY list
 ), sided AS (
     SELECT f.*, e.focus, e.size, coalesce(p.side, 1) AS side, f.polarity = coalesce(p.side, 1) AS promotes
     FROM rule_families f JOIN edges e USING (layer, neuron, polarity) LEFT JOIN peaks p USING (layer, neuron)

@@ -5,7 +5,7 @@ WITH sizes AS (
     SELECT token_id, sum(strength::BIGINT * strength) AS size FROM rule_lists GROUP BY token_id
 ), pairs AS (
     SELECT a.token_id AS a, b.token_id AS b, sum(a.strength::BIGINT * b.strength) AS product
-    FROM rule_lists a JOIN rule_lists b USING (layer, neuron, polarity)
+    FROM rule_lists a JOIN rule_lists b USING (list)
     WHERE a.token_id < b.token_id GROUP BY ALL HAVING count(*) >= 2
 ), alike AS (
     SELECT a, b FROM pairs JOIN sizes x ON x.token_id = a JOIN sizes y ON y.token_id = b

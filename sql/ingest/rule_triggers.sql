@@ -1,5 +1,5 @@
--- Tokens that fire a neuron strongly -> its trigger tokens by sign, the 30 strongest, for layers $first to $last and one
--- neuron in $one_in. A token is a trigger when the neuron fires on at least 20% of its occurrences, 3 times as often as
+-- Tokens that fire a neuron strongly -> which are its triggers, for layers $first to $last and one neuron in $one_in.
+-- A token is a trigger (good) when the neuron fires on at least 20% of its occurrences, 3 times as often as
 -- chance, and with an expected strong activation per occurrence (|sum| / occurrences) of at least 10% of its peak.
 -- share = part of the strong activation (sum of |a| over firings), in 2^-40, so that sums do not depend on their order.
 WITH corpus AS (
@@ -16,10 +16,6 @@ WITH corpus AS (
            round(abs(t.sum) / s.peak / s.fired * 1099511627776)::BIGINT AS share
     FROM token_stats t JOIN signs s USING (layer, neuron, polarity) JOIN rule_words w USING (token_id), corpus
     WHERE t.layer BETWEEN $first AND $last AND s.fired > 0 AND s.peak > 0 AND w.count > 0
-), judged AS (
-    SELECT *, recall >= 0.2 AND lift >= 3 AND expected >= 0.1 AS good FROM scored
 )
-SELECT layer, neuron, polarity, sum(share)::BIGINT AS total, count(*) FILTER (good) AS n_triggers,
-       coalesce(sum(share) FILTER (good), 0)::BIGINT AS triggered, list(token_id) FILTER (good) AS trigger_ids,
-       arg_max({'token_id': token_id, 'expected': expected, 'share': share}, (expected, -token_id), 30) FILTER (good) AS best
-FROM judged GROUP BY layer, neuron, polarity
+SELECT layer, neuron, polarity, token_id, expected, share, recall >= 0.2 AND lift >= 3 AND expected >= 0.1 AS good
+FROM scored

@@ -16,12 +16,12 @@ from atlas.store.sqlfiles import sql_text
 from atlas.store.write import append_from_query
 
 RULE_FILES = (
-    "rule_words", "rule_triggers", "rule_lists", "rule_promoted", "rule_pairs", "rule_families", "rule_names",
+    "rule_words", "rule_triggers", "rule_sums", "rule_lists", "rule_promoted", "rule_pairs", "rule_families", "rule_names",
     "rule_input", "rule_output", "rule_edges",
 )  # fmt: skip
-# Neurons that say which tokens are alike: 100,000 lists of 20 tokens are 19 million pairs, seconds; all 1.64 million
-# neurons would be 620 million.
-_SAMPLED = 50_000
+# Neurons that say which tokens are alike: 100,000 lists of 20 to 30 tokens are 30 million pairs, seconds; all 1.64
+# million neurons would be two billion.
+_SAMPLED = 25_000
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def label_by_rules(con: duckdb.DuckDBPyConnection, *, layers: int, d_mlp: int, p
     _make(con, "rule_words", "rule_words")
     _find_alike(run)
     rows = _label_inputs(run) + _label_outputs(run) + _label_edges(run)
-    for table in ("words", "triggers", "promoted", "lists", "pairs", "families", "names"):
+    for table in ("words", "triggers", "sums", "promoted", "lists", "pairs", "families", "names"):
         con.execute(f"DROP TABLE IF EXISTS temp.rule_{table}")
     return rows
 
@@ -59,7 +59,7 @@ def _find_alike(run: _Run) -> None:
     _make(con, "rule_triggers", "rule_triggers", sample)
     _make(con, "rule_promoted", "rule_promoted", sample)
     _make(con, "rule_lists", "rule_lists")
-    con.execute("INSERT INTO rule_lists SELECT * REPLACE (2 * polarity AS polarity) FROM rule_promoted")
+    con.execute("INSERT INTO rule_lists SELECT * REPLACE (-list AS list) FROM rule_promoted")
     _make(con, "rule_pairs", "rule_pairs")
 
 
@@ -70,6 +70,7 @@ def _label_inputs(run: _Run) -> int:
     with run.progress.task("labels by rule: input", run.layers, "layers") as task:
         for layer in range(run.layers):
             _make(con, "rule_triggers", "rule_triggers", _only(layer))
+            _make(con, "rule_sums", "rule_sums")
             _make(con, "rule_lists", "rule_lists")
             _make(con, "rule_families", "rule_families")
             rows += append_from_query(con, "labels", sql_text("ingest", "rule_input"), _span(layer))
