@@ -48,9 +48,9 @@ WITH asked AS MATERIALIZED (
     ORDER BY differing, t.text_id
     LIMIT CASE WHEN max_rows IS NULL THEN NULL ELSE greatest(of_pool, 2 * max_rows) END
 ), ranked AS MATERIALIZED (
-    SELECT t.text_id, least(1, t.factor * list_inner_product(
+    SELECT t.text_id, round(least(1, t.factor * list_inner_product(
             list_transform(string_split(t.code, ''), lambda c: (ascii(c) - 80)::DOUBLE), a.vector)
-        / sqrt(list_inner_product(a.vector, a.vector))) AS score
+        / sqrt(list_inner_product(a.vector, a.vector))), 6) AS score
     FROM label_texts AS t CROSS JOIN asked AS a
     WHERE t.text_id IN (SELECT text_id FROM near)
 ), found AS (
