@@ -32,3 +32,7 @@ class ShardError(AtlasError):
 
 class ResourceError(AtlasError):
     """Memory or disk do not suffice; the message carries both numbers."""
+
+
+class ServiceError(AtlasError):
+    """An endpoint that is asked over the network does not serve: unreachable, out of money, failing all the time."""

@@ -24,6 +24,7 @@ def _schema(**columns: pa.DataType) -> pa.Schema:
 
 
 _NEURON = {"layer": I32, "neuron": I32}
+_IN_FIELDS = {f"in_{field}": I32 for field in ("label", "description", "input_label", "output_label")}
 
 SHARDS: dict[str, pa.Schema] = {
     # -- activations ------------------------------------------------------------------------------------------
@@ -339,6 +340,20 @@ TABLES: dict[str, pa.Schema] = {
         quality=F64,
         quality_measure=TEXT,
     ),
+    "cluster_labels": _schema(
+        clustering=TEXT,
+        cluster_path=TEXT,
+        label=TEXT,
+        description=TEXT,
+        interpretability=TEXT,
+        status=TEXT,
+        source=TEXT,
+        model=TEXT,
+        prompt_version=TEXT,
+        prompt_hash=TEXT,
+        run=TEXT,
+        created=TEXT,
+    ),
     "weight_stats": SHARDS["weight_stats"],
     "pruning": _schema(
         **_NEURON,
@@ -354,6 +369,24 @@ TABLES: dict[str, pa.Schema] = {
         score_method=TEXT,
         eval_id=TEXT,
     ),
+    "search_words": _schema(word=TEXT, term=I32, form=pa.uint8(), letters=pa.uint32(), documents=I32),
+    "search_terms": _schema(term=I32, stem=TEXT, documents=I32, **_IN_FIELDS, peaks=pa.list_(F64)),
+    "search_postings": _schema(
+        term=I32,
+        document=I32,
+        forms=pa.uint16(),
+        in_label=pa.uint16(),
+        in_description=pa.uint16(),
+        in_input_label=pa.uint16(),
+        in_output_label=pa.uint16(),
+        length=pa.uint16(),
+    ),
+    "search_documents": _schema(document=I32, **_IN_FIELDS),
+    "search_fields": _schema(field=TEXT, documents=I64, words=I64),
+    "label_texts": _schema(
+        text_id=I32, text=TEXT, factor=F32, code=TEXT, **{f"signs_{word}": I64 for word in range(6)}
+    ),
+    "label_text_uses": _schema(text_id=I32, field=TEXT, layer=I32, neuron=I32),
     "ingests": _schema(
         step=TEXT,
         key=TEXT,

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
+from atlas.ingest.label_embeddings import embed_labels
+from atlas.ingest.search_index import build_index
 from atlas.store.connection import open_writer
 from atlas.store.ledger import set_metadata
 from atlas.store.schema import apply_schema, newest_version, store_macros
@@ -106,6 +111,11 @@ def small_tables() -> Tables:
          "sparsity": 1 / 32, "mean_magnitude": 0.5, "std_magnitude": 0.1, "min_magnitude": 0.0, "max_magnitude": 1.0,
          "l1_norm": 16.0, "l2_norm": 3.0}
     ]  # fmt: skip
+    tables["cluster_labels"] = [
+        {"clustering": "infomap", "cluster_path": "1", "label": "animals", "description": None,
+         "interpretability": "high", "status": "ok", "source": "llm", "model": "m", "prompt_version": "cluster/1",
+         "prompt_hash": "0", "run": "r1", "created": None}
+    ]  # fmt: skip
     tables["ingests"] = [
         {"step": "wiring", "key": "abc", "source_file": "wiring.parquet", "size_bytes": 10, "sha256": "00",
          "rows_in": 4, "rows_out": 4, "rows_rejected": 0, "reason": None, "started": datetime(2026, 1, 1),
@@ -142,6 +152,21 @@ def random_tables(seed: int, layers: int = 5, d_mlp: int = 40) -> Tables:
     return _finish(tables, layers, d_mlp, flows, labels, paths)
 
 
+class WordEmbedder:
+    """Vectors without a model: each word has one drawn from its letters; a text is the sum of its words'."""
+
+    name, dimension, digest = "words", 96, "0" * 64
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Float32 [texts, 96], rows of length 1."""
+        rows = np.zeros((len(texts), self.dimension), np.float32)
+        for place, text in enumerate(texts):
+            for word in re.findall(r"\w+", text.lower()) or [text]:
+                drawn = random.Random(word)
+                rows[place] += [drawn.gauss(0, 1) for _ in range(self.dimension)]
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
 def write_atlas(path: Path, tables: Tables, *, layers: int = LAYERS, d_mlp: int = D_MLP, **facts: object) -> Path:
     """Write tables through the store, with metadata and stored macros."""
     con = open_writer(path)
@@ -154,6 +179,8 @@ def write_atlas(path: Path, tables: Tables, *, layers: int = LAYERS, d_mlp: int 
         "code_version": "0", "created": "2026-01-01",
         "schema_version": newest_version(), **facts,
     })  # fmt: skip
+    build_index(con)
+    embed_labels(con, WordEmbedder())
     store_macros(con)
     con.close()
     return path

@@ -73,6 +73,7 @@ def _put(
         if fresh:
             _describe(con, store)
         _fill(con, store, how, progress)
+        _label(con, store, progress)
     with transaction(con):
         assemble_neurons(con, layers=store.facts.layers)
         assemble_clusters(con)  # the weights of modules are sums of these edges
@@ -106,6 +107,14 @@ def _fill(con: duckdb.DuckDBPyConnection, store: Store, how: tuple[ProjectOption
     )
     record(con, done, started=started)
     set_metadata(con, {"count_edges": _count(con, "edges"), "count_graphs": _count(con, "graphs")})
+
+
+def _label(con: duckdb.DuckDBPyConnection, store: Store, progress: Progress) -> None:
+    """Rule labels anew where the atlas has them or was measured: they tell of edges that are no longer there."""
+    from atlas.derive.labelling.rules import is_measured, label_by_rules
+
+    if is_measured(con) or con.execute("SELECT 1 FROM labels WHERE source LIKE 'rule:%' LIMIT 1").fetchall():
+        label_by_rules(con, layers=store.facts.layers, d_mlp=store.facts.width, progress=progress)
 
 
 def _describe(con: duckdb.DuckDBPyConnection, store: Store) -> None:

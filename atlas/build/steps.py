@@ -29,6 +29,7 @@ from atlas.build.table_steps import (
     table_statistics,
     table_wiring,
 )
+from atlas.derive.labelling.rules import RULE_FILES
 from atlas.ingest.edge_sides import DERIVED
 from atlas.neuron import parse_neuron
 from atlas.shards import Shard
@@ -211,7 +212,6 @@ def _without(section: Any, *names: str) -> dict[str, Any]:
 
 
 _STORE = ("store_graphs", "store_neuron_graphs", "store_appearances", "store_counts")
-_LABEL_FILES = ("label_lines", "label_duplicates", "label_rows", "reported_activations")
 
 STEPS: tuple[Step, ...] = (
     Step(
@@ -350,7 +350,8 @@ STEPS: tuple[Step, ...] = (
         table_labels,
         ("table:model", "table:statistics", "table:exemplars", "table:logit_lens", "table:edges"),
         wanted=lambda r: _measured(r) or bool(r.labels.files),
-        sql=("rule_input", "rule_output", "rule_edges", *_LABEL_FILES),
+        sql=RULE_FILES,
+        version=3,
     ),
     Step(
         "table:neurons",
@@ -367,7 +368,7 @@ STEPS: tuple[Step, ...] = (
             "table:edges",
             "table:cooccurrence",
         ),
-        sql=("neurons", "clusters"),
+        sql=("neurons", "label_ranks", "label_choice", "clusters"),
     ),
     Step(
         "table:macros",

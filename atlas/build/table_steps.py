@@ -224,16 +224,18 @@ def _record_file(context: Context, step: str, file: Path, found: Imported, start
 def table_labels(context: Context) -> int:
     """Token statistics, logit lens and edges -> rule labels; label files -> imported labels."""
     from atlas.derive.labelling.rules import label_by_rules
-    from atlas.ingest.labels import clear_labels, import_labels
+    from atlas.ingest.labels import Reading, clear_labels, import_labels
     from atlas.store.ledger import now
 
     con, recipe = context.con, context.recipe
     clear_labels(con)
     con.execute("DELETE FROM ingests WHERE step LIKE 'labels:%'")
-    rows = 0 if recipe.is_assembly else label_by_rules(con)
+    sizes = {"layers": context.layers, "d_mlp": context.d_mlp}
+    rows = 0 if recipe.is_assembly else label_by_rules(con, **sizes)
     for file in recipe.label_files:
         started = now()
-        found = import_labels(con, file, layers=context.layers, d_mlp=context.d_mlp, strict=recipe.labels.strict)
+        how = Reading(strict=recipe.labels.strict)
+        found = import_labels(con, file, layers=context.layers, d_mlp=context.d_mlp, how=how)
         _record_file(context, "table:labels", file, found, started)
         rows += found.rows_out
     return rows

@@ -25,6 +25,7 @@ COMMANDS = {
     "graphs": ("atlas.cli.paths:graphs", "The attribution graphs that contain a neuron."),
     "motifs": ("atlas.cli.paths:motifs", "Feed-forward loops and fans against a random null."),
     "cluster": ("atlas.cli.cluster:cluster", "Modules: find, compare, list, show."),
+    "label": ("atlas.cli.label:label", "Labels: make them with an LLM or by rules, bring them in, score them."),
     "diff": ("atlas.cli.diff:diff", "What differs between two atlases."),
     "prune": ("atlas.cli.query:prune", "Neurons that are safest to remove."),
     "graph": ("atlas.cli.graph:graph", "The attribution graph of one prompt, measured now."),

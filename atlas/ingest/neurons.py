@@ -6,6 +6,7 @@ from pathlib import Path
 
 import duckdb
 
+from atlas.ingest.label_choice import declare_precedence, drop_choice, load_choice
 from atlas.ingest.views import close_shards, open_shards
 from atlas.store.sqlfiles import sql_text
 from atlas.store.write import append_from_query, replace_from_query
@@ -31,8 +32,12 @@ def assemble_neurons(con: duckdb.DuckDBPyConnection, *, layers: int) -> int:
     One layer at a time: memory is bounded by the label texts of one layer.
     """
     con.execute("DELETE FROM neurons")
-    text = sql_text("ingest", "neurons")
-    return sum(append_from_query(con, "neurons", text, {"layer": layer}) for layer in range(layers))
+    text, precedence, rows = sql_text("ingest", "neurons"), declare_precedence(con), 0
+    for layer in range(layers):
+        load_choice(con, layer, precedence)
+        rows += append_from_query(con, "neurons", text, {"layer": layer})
+    drop_choice(con)
+    return rows
 
 
 def assemble_clusters(con: duckdb.DuckDBPyConnection) -> int:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from atlas.query.circuits import Edges, Ego
     from atlas.query.clusters import ClusterCard, Quotient
     from atlas.query.compare import Diff, DiffOptions, What
+    from atlas.query.label_stats import LabelStats
     from atlas.query.motifs import Motifs
     from atlas.query.neurons import Card
     from atlas.query.search import Where
@@ -117,6 +118,12 @@ class Atlas:
         from atlas.query.search import search
 
         return search(self, query, mode=mode, field=field, where=where, limit=limit)
+
+    def label_stats(self, *, source: str | None = None, generic: int = 10, limit: int | None = 10) -> LabelStats:
+        """What the labels are like: coverage, layers, types, interpretability, uniqueness, the most repeated texts."""
+        from atlas.query.label_stats import label_stats
+
+        return label_stats(self, source=source, generic=generic, limit=limit)
 
     def tokens(self, selection: Selection, *, polarity: Polarity | None = None, limit: int | None = 20) -> Answer:
         """Reverse activation: the tokens that fire a neuron or a set of neurons strongly."""

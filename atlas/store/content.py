@@ -26,9 +26,24 @@ LARGE = 10_000_000  # rows; below, the value is that of the text's MD5
 _LEFT_OUT = {
     "ingests": {"started", "finished", "rows_in"},
     "labels": {"created"},
+    "cluster_labels": {"created"},
+    # the last bits of a vector depend on the processor and on which texts were embedded together
+    "label_texts": {"factor", "code", *(f"signs_{word}" for word in range(6))},
 }
 _SPLITS = ("recipe.activations.shards", "recipe.relp.shards")
-_MACHINE_FACTS = ("created", "machine", "build_command", "torch_version", "recipe_path", "python_version", *_SPLITS)
+_INDEX = "search_index"  # a mark by DuckDB's own hash, which may change with its version
+_EMBEDDED = "label_embedding_texts"  # likewise
+_MACHINE_FACTS = (
+    "created",
+    "machine",
+    "build_command",
+    "torch_version",
+    "recipe_path",
+    "python_version",
+    _INDEX,
+    _EMBEDDED,
+    *_SPLITS,
+)
 _NUMBERS = frozenset({"UTINYINT", "USMALLINT", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE"})
 _AT_ONCE = 1 << 17
 _NULL = 0xA24BAED4963EE407

@@ -1,6 +1,5 @@
--- Everything measured, imported and derived of one layer -> one row per neuron. The label is the first of: manual,
--- two-pass (output first), autointerp, rule (input first, the sign with the larger activation); input_label and
--- output_label likewise per pass. The module is that of the primary clustering (metadata primary_clustering).
+-- Everything measured, imported and derived of one layer -> one row per neuron. The labels are those of the temporary
+-- table chosen_labels (see label_choice.sql); the module is that of the primary clustering (metadata primary_clustering).
 WITH sizes AS (
     SELECT max(try_cast(value AS INTEGER)) FILTER (key = 'neurons_per_layer') AS d_mlp,
            coalesce(max(value) FILTER (key = 'primary_clustering'), 'infomap') AS primary_one FROM metadata
@@ -9,20 +8,6 @@ WITH sizes AS (
     FROM sizes, range(0, d_mlp) AS ids(id)
 ), stats AS (
     SELECT neuron, min, max FROM neuron_stats WHERE layer = $layer
-), ranked AS (
-    SELECT l.*, CASE WHEN source = 'manual' OR "pass" = 'manual' THEN 0 WHEN source LIKE 'rule:%' THEN 3
-                   WHEN "pass" = 'autointerp' THEN 2 ELSE 1 END AS precedence,
-           CASE interpretability WHEN 'high' THEN 0 WHEN 'medium' THEN 1 ELSE 2 END AS clarity,
-           CASE WHEN source LIKE 'rule:%' THEN "pass" = 'output' ELSE "pass" = 'input' END AS first_pass,
-           CASE WHEN polarity = 0 OR (polarity > 0) = (coalesce(s.max, 0) >= -coalesce(s.min, 0)) THEN 0 ELSE 1 END AS weaker_sign
-    FROM labels l LEFT JOIN stats s USING (neuron) WHERE layer = $layer AND status = 'ok'
-), chosen AS (
-    SELECT neuron,
-           min_by(struct_pack(label := label, description := description),
-                  (precedence, first_pass, weaker_sign, clarity, -coalesce(score, 0), source, -polarity, label)) AS best,
-           min_by(label, (precedence, weaker_sign, clarity, -coalesce(score, 0), source, -polarity, label)) FILTER ("pass" = 'input') AS input_label,
-           min_by(label, (precedence, weaker_sign, clarity, -coalesce(score, 0), source, -polarity, label)) FILTER ("pass" = 'output') AS output_label
-    FROM ranked GROUP BY neuron
 ), shown AS (
     SELECT neuron, count(*)::INTEGER AS n FROM exemplars WHERE layer = $layer GROUP BY neuron
 ), reported AS (
@@ -36,8 +21,7 @@ WITH sizes AS (
     SELECT neuron, cluster_path, flow, string_split(cluster_path, '.') AS parts
     FROM partitions, sizes WHERE layer = $layer AND clustering = primary_one
 )
-SELECT e.layer, e.neuron, e.feature_id, 'mlp_neuron' AS unit_type, c.best.label AS label,
-       c.best.description AS description, c.input_label, c.output_label,
+SELECT e.layer, e.neuron, e.feature_id, 'mlp_neuron' AS unit_type, c.label, c.description, c.input_label, c.output_label,
        coalesce(greatest(s.max, -s.min), r.max_activation) AS max_activation,
        coalesce(shown.n, r.num_exemplars, 0) AS num_exemplars,
        coalesce(seen.graphs, 0) AS appearance_count, w.output_norm::FLOAT AS output_norm,
@@ -46,7 +30,7 @@ SELECT e.layer, e.neuron, e.feature_id, 'mlp_neuron' AS unit_type, c.best.label 
 FROM everyone e
 LEFT JOIN stats s USING (neuron)
 LEFT JOIN weights w USING (neuron)
-LEFT JOIN chosen c USING (neuron)
+LEFT JOIN chosen_labels c USING (neuron)
 LEFT JOIN shown USING (neuron)
 LEFT JOIN reported r USING (neuron)
 LEFT JOIN seen USING (neuron)

@@ -1,28 +1,29 @@
--- Strongest outgoing edges -> output labels by rule: which neurons this one drives or suppresses, and what they are
--- about (the target's first input label by rule).
-WITH names AS (
-    SELECT layer, neuron, min_by(short_label, (CASE interpretability WHEN 'high' THEN 0 WHEN 'medium' THEN 1 ELSE 2 END, -polarity)) AS name
-    FROM labels WHERE "pass" = 'input' GROUP BY layer, neuron
-), sized AS (
+-- Strongest outgoing edges -> output labels by rule for layers $first to $last: which neurons this one drives or
+-- suppresses, and what they are about (the target's clearest input label).
+-- share = part of the neuron's outgoing flow that these three edges carry; the label is clearer where it is half or more.
+WITH sized AS (
     SELECT max(try_cast(value AS INTEGER)) AS d_mlp FROM metadata WHERE key = 'neurons_per_layer'
 ), out_edges AS (
-    SELECT e.src, e.tgt, e.weight_sum, e.weight_abs_sum, e.count,
-           row_number() OVER (PARTITION BY e.src ORDER BY e.weight_abs_sum DESC, e.tgt) AS place,
-           e.tgt // d_mlp AS tgt_layer, e.tgt % d_mlp AS tgt_neuron
-    FROM edges e, sized
+    SELECT e.src, sum(round(e.weight_abs_sum * 1099511627776)::HUGEINT) AS total,
+           arg_max({'tgt': e.tgt, 'count': e.count, 'flow': e.weight_sum, 'size': e.weight_abs_sum},
+                   (e.weight_abs_sum, -e.tgt::BIGINT), 3) AS best
+    FROM edges e, sized WHERE e.src BETWEEN $first * d_mlp AND $last * d_mlp + d_mlp - 1 GROUP BY e.src
+), single AS (
+    SELECT src, total, unnest(best) AS e, generate_subscripts(best, 1) AS place FROM out_edges
 ), told AS (
-    SELECT src, place, (CASE WHEN weight_sum < 0 THEN 'against ' ELSE '' END)
-           || format('L{}/N{}', tgt_layer, tgt_neuron) || coalesce(' (' || name || ')', '') AS target,
-           count, weight_sum
-    FROM out_edges LEFT JOIN names ON names.layer = tgt_layer AND names.neuron = tgt_neuron WHERE place <= 3
+    SELECT s.src, s.place, s.e.count AS n, s.e.flow AS flow, s.e.size AS size, s.total,
+           CASE WHEN s.e.flow < 0 THEN 'against ' ELSE '' END || format('L{}/N{}', s.e.tgt // d_mlp, s.e.tgt % d_mlp)
+           || coalesce(' (' || n.name || ')', '') AS target
+    FROM single s CROSS JOIN sized LEFT JOIN rule_names n ON n.id = s.e.tgt
 )
 SELECT (src // d_mlp)::INTEGER AS layer, (src % d_mlp)::INTEGER AS neuron, 'output' AS "pass", 0 AS polarity,
        'feeds ' || array_to_string(list(target ORDER BY place), ', ') AS label,
        any_value(target) FILTER (place = 1) AS short_label,
-       'strongest direct edges by summed |flow|: '
-           || array_to_string(list(format('{} ({} observations, sum {:.3g})', target, count, weight_sum::DOUBLE) ORDER BY place), '; ')
+       format('strongest direct edges by summed |flow|, {:.0f}% of all that leave it: ', least(100, 100 * (sum(size ORDER BY place)
+           * 1099511627776) / nullif(any_value(total), 0)::DOUBLE))
+           || array_to_string(list(format('{} ({} observations, sum {:.3g})', target, n, flow::DOUBLE) ORDER BY place), '; ')
            AS description,
        'routing' AS type, 'low' AS interpretability, 'rule' AS confidence, 'ok' AS status, 'rule:edges' AS source,
-       'rule:edges/1' AS model, '1' AS prompt_version, 'rules' AS run
+       'rule:edges/2' AS model, '2' AS prompt_version, 'rules' AS run
 FROM told, sized GROUP BY src, d_mlp
 ORDER BY layer, neuron

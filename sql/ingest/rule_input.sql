@@ -1,79 +1,119 @@
--- Tokens and texts that fire a neuron strongly -> input labels by rule, one per neuron and sign.
--- A token is a trigger when the neuron fires on at least 20% of its occurrences, 3 times as often as chance, and with an
--- expected strong activation per occurrence (|sum| / occurrences) of at least 10% of the neuron's peak of that sign.
--- The label names the triggers, strongest first, when at least half of the ten strongest exemplars stand on one;
--- otherwise it shows the strongest exemplars as 'previous token, token': what fires it is more than the token.
--- cover = share of the strong activation (sum of |a| over firings) that the triggers explain.
+-- Families of trigger tokens, strongest exemplars and activation sums -> input labels by rule for layers $first to $last,
+-- one per neuron and sign. Ten strongest exemplars decide which rule speaks, the first that applies:
+-- dead: never over 1% of the layer's median peak. bos: at the first position three times its peak anywhere else.
+-- token, tokens: at least half of them stand on trigger tokens, or the family of triggers (rule_families) has 5 tokens
+-- and a tenth of the strong activation; the label names the family.
+-- sequence: 8 stand on one token, or follow one. position: 8 stand on the first 3 counted positions of their context.
+-- dense: no sharper than a Gaussian (fourth moment at most 3 times the squared second). context: none of these.
 WITH corpus AS (
-    SELECT sum(count)::DOUBLE AS total FROM vocab
+    SELECT (SELECT sum(count) FROM vocab)::DOUBLE AS total, (SELECT count(*) FROM contexts) AS texts
 ), strength AS (
-    SELECT layer, median(greatest(max, -min)) AS typical FROM neuron_stats GROUP BY layer
+    SELECT layer, median(greatest(max, -min)) AS typical FROM neuron_stats WHERE layer BETWEEN $first AND $last GROUP BY layer
+), stats AS (
+    SELECT layer, neuron, n_tokens, n_fired_pos, n_fired_neg, min, max, greatest(max, -min) AS strongest,
+           s4 * n_tokens / nullif(s2 * s2, 0) AS sharpness
+    FROM neuron_stats WHERE layer BETWEEN $first AND $last
 ), signs AS (
-    SELECT layer, neuron, 1 AS polarity, n_fired_pos AS fired, max AS extreme, greatest(max, -min) AS strongest
-    FROM neuron_stats
+    SELECT *, 1 AS polarity, n_fired_pos AS fired, max AS extreme FROM stats
     UNION ALL
-    SELECT layer, neuron, -1, n_fired_neg, min, greatest(max, -min) FROM neuron_stats
-), scored AS (
-    SELECT t.*, v.token, t.n / v.count::DOUBLE AS recall, abs(s.extreme) AS peak,
-           (t.n / s.fired::DOUBLE) / (v.count / corpus.total) AS lift, abs(t.sum) / v.count AS expected,
-           abs(t.sum) / sum(abs(t.sum)) OVER (PARTITION BY t.layer, t.neuron, t.polarity ORDER BY t.token_id
-               ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS mass
-    FROM token_stats t JOIN signs s USING (layer, neuron, polarity) JOIN vocab v USING (token_id), corpus
-), chosen AS (
-    SELECT * FROM scored WHERE recall >= 0.2 AND lift >= 3 AND expected >= 0.1 * peak AND trim(token) <> ''
-), triggers AS (
-    SELECT layer, neuron, polarity, count(*) AS n_triggers, list(token_id) AS token_ids,
-           sum(round(mass * 1048576)::BIGINT) / 1048576 AS cover,
-           arg_max(trim(token), (expected, -token_id), 6) AS top,
-           arg_max(format('{} ({:.0f}% of peak)', trim(token), 100 * expected / peak), (expected, -token_id), 20) AS evidence
-    FROM chosen GROUP BY layer, neuron, polarity
+    SELECT *, -1, n_fired_neg, min FROM stats
 ), standing AS (
-    SELECT e.layer, e.neuron, e.polarity, e.rank, c.token_ids[e.position + 1] AS token_id,
-           trim(CASE WHEN e.position > 0 THEN coalesce(b.token, '') ELSE '' END || coalesce(v.token, '')) AS shown
+    SELECT e.layer, e.neuron, e.polarity, e.rank, e.position, c.token_ids[e.position + 1] AS token_id, v.word,
+           CASE WHEN e.position > 0 THEN b.word END AS before
     FROM exemplars e
     JOIN contexts c USING (context_id)
-    LEFT JOIN vocab v ON v.token_id = c.token_ids[e.position + 1]
-    LEFT JOIN vocab b ON b.token_id = c.token_ids[e.position]
-    WHERE e.stratum = 0 AND e.rank < 10
+    LEFT JOIN rule_words v ON v.token_id = c.token_ids[e.position + 1]
+    LEFT JOIN rule_words b ON b.token_id = c.token_ids[e.position]
+    WHERE e.layer BETWEEN $first AND $last AND e.stratum = 0 AND e.rank < 10
 ), texts AS (
     SELECT layer, neuron, polarity, arg_min(shown, first_rank, 3) AS seen
-    FROM (SELECT layer, neuron, polarity, shown, min(rank) AS first_rank FROM standing GROUP BY ALL)
+    FROM (SELECT layer, neuron, polarity, concat_ws(' ', before, word) AS shown, min(rank) AS first_rank
+          FROM standing GROUP BY ALL)
     GROUP BY layer, neuron, polarity
+), words AS (
+    SELECT layer, neuron, polarity, word, count(*) AS n, min(rank) AS first_rank FROM standing GROUP BY ALL
+), befores AS (
+    SELECT layer, neuron, polarity, before, count(*) AS n, min(rank) AS first_rank FROM standing GROUP BY ALL
+), sequences AS (
+    SELECT layer, neuron, polarity, max(w.n) AS same, arg_min(w.word, w.first_rank - 100 * w.n) AS word,
+           arg_min(w.word, w.first_rank, 5) AS all_words
+    FROM words w GROUP BY layer, neuron, polarity
+), preceding AS (
+    SELECT layer, neuron, polarity, max(n) AS same_before, arg_min(before, first_rank - 100 * n) AS before,
+           arg_min(before, first_rank, 5) FILTER (before IS NOT NULL) AS all_befores
+    FROM befores GROUP BY layer, neuron, polarity
 ), hits AS (
-    SELECT s.layer, s.neuron, s.polarity, avg((list_contains(t.token_ids, s.token_id))::INTEGER) AS on_trigger
-    FROM standing s JOIN triggers t USING (layer, neuron, polarity) GROUP BY ALL
+    SELECT s.layer, s.neuron, s.polarity, count(*) AS shown, count(*) FILTER (s.position <= 3) AS early,
+           coalesce(avg(list_contains(t.trigger_ids, s.token_id)::INTEGER), 0) AS on_trigger,
+           coalesce(avg(list_contains(f.token_ids, s.token_id)::INTEGER), 0) AS on_family
+    FROM standing s LEFT JOIN rule_sums t USING (layer, neuron, polarity)
+    LEFT JOIN rule_families f USING (layer, neuron, polarity) GROUP BY ALL
+), first_position AS (
+    SELECT layer, neuron, sign("window"[1])::TINYINT AS polarity, max(abs("window"[1])) AS at_first
+    FROM exemplars WHERE layer BETWEEN $first AND $last AND window_start = 0 AND position > 0 GROUP BY ALL
 ), said AS (
-    SELECT s.layer, s.neuron, s.polarity, s.fired, s.extreme, t.cover, t.n_triggers, t.top, t.evidence, x.seen,
-           coalesce(h.on_trigger, 0) AS on_trigger, s.strongest < 0.01 * st.typical AS dead, s.fired = 0 AS silent,
-           CASE WHEN s.polarity < 0 THEN ' (negative)' ELSE '' END AS sign
-    FROM signs s JOIN strength st USING (layer)
-    LEFT JOIN triggers t USING (layer, neuron, polarity)
-    LEFT JOIN texts x USING (layer, neuron, polarity)
+    SELECT s.*, t.n_triggers, f.alike, f.words AS family, f.sizes, f.other_words, f.other_sizes, f.shared,
+           f.share / t.total AS cover, h.on_trigger, h.on_family, h.shown, h.early, x.seen, q.same, q.word, q.all_words,
+           p.same_before, p.before, p.all_befores, b.at_first, s.strongest < 0.01 * st.typical AS dead,
+           least(3 * corpus.texts / corpus.total, 1) AS early_share
+    FROM signs s JOIN strength st USING (layer) CROSS JOIN corpus
+    LEFT JOIN rule_sums t USING (layer, neuron, polarity)
+    LEFT JOIN rule_families f USING (layer, neuron, polarity)
     LEFT JOIN hits h USING (layer, neuron, polarity)
+    LEFT JOIN texts x USING (layer, neuron, polarity)
+    LEFT JOIN sequences q USING (layer, neuron, polarity)
+    LEFT JOIN preceding p USING (layer, neuron, polarity)
+    LEFT JOIN first_position b USING (layer, neuron, polarity)
 ), judged AS (
-    SELECT *, CASE WHEN dead THEN 'dead' WHEN on_trigger >= 0.5 THEN 'tokens' WHEN seen IS NOT NULL THEN 'context'
-                   ELSE 'diffuse' END AS kind
-    FROM said WHERE dead OR NOT silent
+    SELECT *, CASE WHEN dead THEN 'dead' WHEN at_first >= 3 * strongest THEN 'bos'
+                   WHEN on_trigger >= 0.5 AND len(family) = 1 THEN 'token' WHEN on_trigger >= 0.5 OR cover >= 0.1 AND len(family) >= 5 THEN 'tokens'
+                   WHEN shown >= 8 AND greatest(same, same_before) >= 8 THEN 'sequence'
+                   WHEN early >= 8 AND early_share <= 0.25 THEN 'position'
+                   WHEN sharpness <= 3 OR seen IS NULL THEN 'dense' ELSE 'context' END AS kind,
+           CASE WHEN polarity < 0 THEN ' (negative)' ELSE '' END AS suffix
+    FROM said WHERE dead OR fired > 0 OR at_first >= 3 * strongest
+), told AS (
+    SELECT *, array_to_string(family[1:5], ', ') || coalesce(' (' || shared || ')', '') AS named,
+           array_to_string(list_transform(list_zip(family[1:10], sizes[1:10]),
+               lambda z: format('{} ({:.0f}% of peak)', z[1], 100 * z[2])), '; ') AS evidence,
+           array_to_string(list_transform(list_zip(other_words, other_sizes),
+               lambda z: format('{} ({:.0f}% of peak)', z[1], 100 * z[2])), '; ') AS others
+    FROM judged
 )
 SELECT layer, neuron, 'input' AS "pass", polarity,
-       CASE kind WHEN 'dead' THEN 'dead: hardly ever active'
-                 WHEN 'tokens' THEN 'fires on ' || array_to_string(top, ', ') || sign
-                 WHEN 'context' THEN 'fires in context: ' || array_to_string(seen, ' | ') || sign
-                 ELSE 'fires on many different tokens' || sign END AS label,
-       CASE kind WHEN 'dead' THEN 'dead' WHEN 'tokens' THEN array_to_string(top[1:3], ', ')
-                 WHEN 'context' THEN array_to_string(seen[1:2], ' | ') ELSE 'dense' END AS short_label,
+       CASE kind WHEN 'dead' THEN 'dead: hardly ever active' WHEN 'bos' THEN 'fires on the first position of a text'
+                 WHEN 'position' THEN 'fires at the beginning of a text: ' || array_to_string(all_words[1:3], ', ')
+                 WHEN 'dense' THEN 'fires on many different tokens' WHEN 'context' THEN 'fires in context: ' || array_to_string(seen, ' | ')
+                 WHEN 'sequence' THEN CASE WHEN same >= 8 THEN format('fires on {} after ', word) || array_to_string(all_befores[1:3], ', ')
+                                           ELSE format('fires after {} on ', before) || array_to_string(all_words, ', ') END
+                 ELSE 'fires on ' || named END
+       || CASE kind WHEN 'dead' THEN '' ELSE suffix END AS label,
+       CASE kind WHEN 'dead' THEN 'dead' WHEN 'bos' THEN 'first position' WHEN 'position' THEN 'beginning of a text'
+                 WHEN 'dense' THEN 'dense' WHEN 'context' THEN array_to_string(seen[1:2], ' | ')
+                 WHEN 'sequence' THEN CASE WHEN same >= 8 THEN word || ' after ' || coalesce(all_befores[1], 'nothing')
+                                           ELSE before || ' ' || all_words[1] END
+                 ELSE array_to_string(family[1:3], ', ') END AS short_label,
        CASE kind WHEN 'dead' THEN format('largest activation {:.3g}, under 1% of the layer''s median', extreme::DOUBLE)
-                 WHEN 'tokens' THEN format('{} trigger tokens explain {:.0f}% of the strong activation in {} firings and '
-                      || '{:.0f}% of the ten strongest exemplars; mean activation per use: ', n_triggers, 100 * cover, fired,
-                      100 * on_trigger) || array_to_string(evidence, '; ')
-                 ELSE format('{} strong firings; trigger tokens explain {:.0f}% of the ten strongest exemplars', fired,
-                      100 * on_trigger) || coalesce(', weaker triggers: ' || array_to_string(evidence, '; '), '')
+                 WHEN 'bos' THEN format('{:.3g} at the first position, {:.1f} times the peak elsewhere', at_first::DOUBLE, at_first / strongest::DOUBLE)
+                 WHEN 'position' THEN format('{} of the {} strongest exemplars stand on the first 3 counted positions, which are {:.1f}% of all',
+                      early, shown, 100 * early_share)
+                 WHEN 'sequence' THEN format('of the {} strongest exemplars {} stand on "{}" and {} follow "{}"', shown, same, word,
+                      same_before, coalesce(before, 'nothing'))
+                 WHEN 'dense' THEN format('{} strong firings; fourth moment {:.1f} times the squared second (3 = Gaussian)', fired,
+                      coalesce(sharpness, 0))
+                 WHEN 'context' THEN format('{} strong firings; trigger tokens explain {:.0f}% of the ten strongest exemplars', fired,
+                      100 * on_trigger) || coalesce(', weaker triggers: ' || nullif(evidence, ''), '')
+                 ELSE format('{} of {} trigger tokens{} explain {:.0f}% of the strong activation in {} firings and {:.0f}% of the '
+                      || 'ten strongest exemplars; mean activation per use: ', len(family), n_triggers,
+                      CASE WHEN alike THEN ', alike by what else fires on them,' ELSE '' END, 100 * cover, fired, 100 * on_family)
+                      || evidence || CASE WHEN others <> '' THEN '; others: ' || others ELSE '' END
             END AS description,
-       CASE WHEN kind = 'context' THEN 'context' WHEN kind = 'tokens' AND cover >= 0.5 THEN 'token-pattern'
-            ELSE 'combination' END AS type,
-       CASE WHEN kind = 'tokens' AND cover >= 0.8 AND on_trigger >= 0.9 THEN 'high'
-            WHEN kind = 'tokens' AND cover >= 0.4 THEN 'medium' ELSE 'low' END AS interpretability,
-       'rule' AS confidence, 'ok' AS status, 'rule:tokens' AS source, 'rule:tokens/2' AS model, '2' AS prompt_version,
-       'rules' AS run
-FROM judged
+       CASE WHEN kind IN ('bos', 'position') THEN 'position' WHEN kind IN ('context', 'sequence') THEN 'context'
+            WHEN kind IN ('token', 'tokens') AND cover >= 0.3 THEN 'token-pattern' ELSE 'combination' END AS type,
+       CASE WHEN kind = 'bos' OR kind IN ('token', 'tokens') AND cover >= 0.7 AND on_family >= 0.9 THEN 'high'
+            WHEN kind = 'position' OR kind = 'sequence' AND least(same, same_before) >= 5 OR kind IN ('token', 'tokens') AND cover >= 0.2 AND on_family >= 0.5
+            THEN 'medium' ELSE 'low' END AS interpretability,
+       'rule' AS confidence, 'ok' AS status, 'rule:' || kind AS source, 'rule:' || kind || '/3' AS model,
+       '3' AS prompt_version, 'rules' AS run
+FROM told
 ORDER BY layer, neuron, polarity DESC

@@ -7,6 +7,7 @@ rank-sum AUC. The atlas is built here from the shipped recipe's parameters on pa
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -90,17 +91,82 @@ def test_fires_on_lists_neurons_selective_for_the_categories(a: atlas.Atlas, mea
     assert len(selective) >= 30, found  # of 39; the issue asks for 10
 
 
+def listed(label: str) -> list[str]:
+    """The tokens that a rule label names: "fires on swims, eats (-s) (negative)" -> swims, eats."""
+    return re.sub(r"( \([^()]*\))+$", "", label).removeprefix("fires on ").split(", ")
+
+
+def aucs(measured) -> dict[str, npt.NDArray[np.float64]]:
+    """Rank-sum AUC of every neuron, layers in turn, for each category that the documents mention."""
+    values, seen, vocab = measured
+    ranks = np.empty(values.shape, np.float32)
+    np.put_along_axis(
+        ranks, np.argsort(values, axis=0), np.arange(1, len(values) + 1, dtype=np.float32)[:, None], axis=0
+    )
+    found = {}
+    for name, words in TRUTH.items():
+        inside = np.isin(seen, [vocab[word] for word in words])
+        n = int(inside.sum())
+        if n:
+            total = ranks[inside].sum(axis=0, dtype=np.float64)
+            found[name] = (total - n * (n + 1) / 2) / (n * (len(values) - n))
+    return found
+
+
+def strongest_share(measured, neuron: int, sign: int, category: str) -> float:
+    """Of the n strongest positions of a neuron, n = positions of the category, the share on the category."""
+    values, seen, vocab = measured
+    inside = np.isin(seen, [vocab[word] for word in TRUTH[category]])
+    strongest = np.argsort(-sign * values[:, neuron])[: inside.sum()]
+    return float(inside[strongest].mean())
+
+
+@pytest.fixture(scope="module")
+def selective(measured) -> dict[tuple[int, int], str]:
+    """(neuron counted through the layers, sign) -> the one category that its activation tells apart: AUC > 0.95."""
+    by_category = aucs(measured)
+    names, table = list(by_category), np.stack(list(by_category.values()))
+    found = {}
+    for sign in (1, -1):
+        above = (table if sign > 0 else 1 - table) > 0.95
+        for neuron in np.flatnonzero(above.sum(axis=0) == 1):
+            found[int(neuron), sign] = names[int(above[:, neuron].argmax())]
+    return found
+
+
+def share_named(a: atlas.Atlas, chosen: dict[tuple[int, int], str]) -> float:
+    """Share of the chosen whose label lists tokens of which at least 80% belong to the category."""
+    rows = a.sql(
+        "SELECT layer * 384 + neuron, polarity, label FROM labels WHERE pass = 'input' AND source LIKE 'rule:%'"
+    )
+    labels = {(neuron, sign): label for neuron, sign, label in rows.fetchall()}
+    good = [
+        np.mean([token in TRUTH[category] for token in listed(labels.get(key, ""))]) >= 0.8
+        for key, category in chosen.items()
+    ]
+    return float(np.mean(good))
+
+
+def test_labels_of_selective_neurons_list_their_category(a: atlas.Atlas, measured, selective) -> None:
+    # An AUC is high also where a word like "of" fires a neuron more than any category: most of the strongest positions
+    # must stand on the category too. Measured: 0.95 of 90 or so; by AUC alone 0.70 of 300 (a labeller that is told the
+    # categories and takes the strongest reaches 0.75 there).
+    strict = {key: c for key, c in selective.items() if strongest_share(measured, *key, c) > 0.5}
+    assert len(selective) > 250 and len(strict) > 60
+    by_auc, by_both = share_named(a, selective), share_named(a, strict)
+    print(f"by AUC {by_auc:.3f} of {len(selective)}; by both {by_both:.3f} of {len(strict)}")
+    assert by_both >= 0.85
+    assert by_auc >= 0.65
+
+
 def test_labels_name_tokens_of_the_category(a: atlas.Atlas) -> None:
     of = {word: name for name, words in TRUTH.items() for word in words}
     named = set()
-    for (label,) in a.sql(
-        "SELECT label FROM labels WHERE source = 'rule:tokens' AND label LIKE 'fires on %'"
-    ).fetchall():
-        categories = [of.get(word) for word in label.removeprefix("fires on ").removesuffix(" (negative)").split(", ")]
-        top = max(set(categories), key=categories.count)
-        if top and categories.count(top) >= 5:
-            named.add(top)
-    assert len(named) >= 20, named
+    for (label,) in a.sql("SELECT label FROM labels WHERE source = 'rule:tokens'").fetchall():
+        categories = {of.get(word) for word in listed(label)}
+        if len(categories) == 1 and len(listed(label)) == 5:
+            named |= categories
+    assert len(named - {None}) >= 30, named
 
 
 def test_clear_labels_name_tokens_that_the_strongest_exemplars_stand_on(a: atlas.Atlas) -> None:
@@ -110,12 +176,11 @@ def test_clear_labels_name_tokens_that_the_strongest_exemplars_stand_on(a: atlas
             FROM exemplars e JOIN contexts c USING (context_id) JOIN vocab v ON v.token_id = c.token_ids[e.position + 1]
             WHERE e.stratum = 0 AND e.rank < 10 GROUP BY ALL)
         SELECT l.label, s.tokens FROM labels l JOIN standing s USING (layer, neuron, polarity)
-        WHERE l.source = 'rule:tokens' AND l.interpretability <> 'low'
+        WHERE l.source IN ('rule:token', 'rule:tokens') AND l.interpretability <> 'low'
     """).fetchall()
-    named = [set(label.removeprefix("fires on ").removesuffix(" (negative)").split(", ")) for label, _ in rows]
-    hit = [bool(words & set(tokens)) for words, (_, tokens) in zip(named, rows, strict=True)]
+    hit = [bool(set(listed(label)) & set(tokens)) for label, tokens in rows]
     assert len(hit) > 300
-    assert np.mean(hit) > 0.85  # a label shows 6 triggers of often more; by token statistics alone it was 0.72
+    assert np.mean(hit) > 0.85  # a label shows 5 triggers of often more; by token statistics alone it was 0.72
 
 
 def test_search_finds_aspirin(a: atlas.Atlas) -> None:

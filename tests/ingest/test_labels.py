@@ -6,12 +6,13 @@ import gzip
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 
 from atlas.errors import InputError
-from atlas.ingest.labels import check_names, clear_labels, import_labels, line_number
+from atlas.ingest.labels import Reading, check_names, clear_labels, import_labels
 from atlas.neuron import parse_neuron
 from atlas.store.connection import open_writer
 from atlas.store.ledger import set_metadata
@@ -36,8 +37,8 @@ def written(folder: Path, *lines: object, name: str = "labels.jsonl") -> Path:
     return file
 
 
-def imported(con: duckdb.DuckDBPyConnection, file: Path, **how: bool):
-    return import_labels(con, file, layers=LAYERS, d_mlp=D_MLP, **how)
+def imported(con: duckdb.DuckDBPyConnection, file: Path, **how: Any):
+    return import_labels(con, file, layers=LAYERS, d_mlp=D_MLP, how=Reading(**how))
 
 
 def labels(con: duckdb.DuckDBPyConnection, columns: str = 'layer, neuron, "pass", label') -> list[tuple]:
@@ -102,16 +103,12 @@ def test_every_form_of_an_id_means_what_the_parser_says(con, tmp_path: Path) -> 
 
 def test_lines_that_cannot_be_used_are_counted_by_reason(con, tmp_path: Path) -> None:
     bad = {
-        "not JSON": ['{"feature_id": 3, "label": "cut', "plain text"],
+        "not JSON": ['{"feature_id": 3, "label": "cut', "plain text", {"feature_id": 5, "label": "\ud800"}],
         "not a JSON object": ["[1, 2]", '"text"', "null"],
         "without a neuron id": [{"label": "x"}, {"neuron": 3, "label": "x"}],
         "with an unreadable neuron id": [{"neuron_id": "MLP three", "label": "x"}, {"feature_id": -4, "label": "x"}],
         "with neuron ids that disagree": [{"feature_id": 122, "layer": 2, "neuron": 21, "label": "x"}],
-        "out of the model's range": [
-            {"feature_id": 200, "label": "x"},
-            {"layer": 1, "neuron": 50, "label": "x"},
-            {"layer": 4, "neuron": 0, "label": "x"},
-        ],
+        "with a label of over 10,000 characters": [{"feature_id": 4, "label": "x" * 10_001}],
         "with an unknown pass": [{"feature_id": 9, "pass": "guess", "label": "x"}],
         "without a label text": [{"feature_id": 8}, {"feature_id": 7, "label": "  "}, {"feature_id": 6, "labels": []}],
         "for a neuron that has an earlier line": [{"feature_id": 1, "label": "second"}],
@@ -121,11 +118,14 @@ def test_lines_that_cannot_be_used_are_counted_by_reason(con, tmp_path: Path) ->
     done = imported(con, file)
     assert done.rejected == {fault: len(group) for fault, group in bad.items()}
     assert (done.rows_in, done.rows_out) == (len(lines), 2)  # a blank line is none; the last line is beyond `lines`
-    assert done.reason is not None and "3 out of the model's range" in done.reason
+    assert done.reason is not None and "2 without a neuron id" in done.reason
     assert done.reason.endswith("first at line 3")
+    assert 'line 3: not JSON: {"feature_id": 3, "label": "cut' in done.quotes
+    assert all(len(quote) < 200 for quote in done.quotes)
     assert [row[3] for row in labels(con)] == ["first", "last"]
-    with pytest.raises(InputError, match=r"labels\.jsonl, line 3: not JSON; mend the line"), transaction(con):
+    with pytest.raises(InputError, match=r"labels\.jsonl, line 3: not JSON: .*; mend it"), transaction(con):
         imported(con, file, strict=True)
+    assert len(labels(con)) == 2
 
 
 def test_bytes_that_are_no_text_are_one_bad_line(con, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_bytes_that_are_no_text_are_one_bad_line(con, tmp_path: Path) -> None:
     with file.open("ab") as handle:
         handle.write(b'{"feature_id": 2, "label": "\xff\xfe"}\n{"feature_id": 3, "label": "cut by a kill')
     done = imported(con, file)
-    assert done.rejected == {"not JSON": 2}
+    assert done.rejected == {"not JSON": 1, "not UTF-8 text": 1}
     assert [row[3] for row in labels(con)] == ["a"]
 
 
@@ -181,14 +181,27 @@ def test_packed_files_and_several_files(con, tmp_path: Path) -> None:
         check_names([Path("a/x.jsonl"), Path("b/x.jsonl")])
 
 
-def test_line_numbers_count_blank_lines(tmp_path: Path) -> None:
-    file = written(tmp_path, "a", "", "  ", "b", "c")
-    assert [line_number(file, place) for place in range(3)] == [1, 4, 5]
+def test_a_file_of_other_units_is_refused(con, shared: Path) -> None:
+    with pytest.raises(InputError, match=r"in no known label format .*Component.*; known: two-pass .*csv"):
+        imported(con, shared / "neurons" / "feature-circuits_gemma-2-2b.jsonl")
+    with pytest.raises(InputError, match="in no known label format"):
+        imported(con, shared / "neurons" / "gpt2-small-a_universal.csv")
 
 
-def test_a_dirty_file_of_other_units_is_refused_line_by_line(con, shared: Path) -> None:
-    file = shared / "neurons" / "feature-circuits_gemma-2-2b.jsonl"
-    lines = [line for line in file.read_text().splitlines() if line.strip()]
-    done = imported(con, file)
-    assert (done.rows_in, done.rows_out, done.rows_rejected) == (len(lines), 0, len(lines))
-    assert set(done.rejected) <= {"without a neuron id", "not JSON"}
+@pytest.mark.parametrize("strangers", [0, 3, 4])
+def test_a_file_of_another_model_is_refused_with_counts(con, tmp_path: Path, strangers: int) -> None:
+    lines = [{"layer": i // 50, "neuron": i % 50, "label": "x"} for i in range(200)]
+    lines += [{"layer": 2, "neuron": i % 50, "label": "x"} for i in range(100)]  # second labels: bad lines too
+    beyond = [{"feature_id": 200, "label": "x"}, {"layer": 1, "neuron": 50, "label": "x"}]
+    beyond += [{"layer": 4, "neuron": 0, "label": "x"}, {"layer": 0, "neuron": 10**30, "label": "x"}]
+    file = written(tmp_path, *lines, *beyond[:strangers])
+    if strangers < 4:
+        rest = {"out of the model's range": strangers} if strangers else {}
+        assert imported(con, file).rejected == {"for a neuron that has an earlier line": 100, **rest}
+    else:
+        with (
+            pytest.raises(InputError, match=r"another model: 4 of 304 .* \(4 layers of 50\), first at line 201"),
+            transaction(con),
+        ):
+            imported(con, file)
+        assert labels(con) == []

@@ -93,6 +93,12 @@ BREAKS = [
     ("neurons_clusters", "UPDATE neurons SET cluster_path = '1.1.1', hierarchy_depth = 3, subsub_module = 1 "
                          "WHERE feature_id = 0"),  # a leaf's rank
     ("neurons_clusters", "UPDATE neurons SET top_cluster = 7 WHERE feature_id = 0"),
+    ("label_texts_refer", "UPDATE label_texts SET code = code || 'P' WHERE text_id = 0"),
+    ("label_texts_refer", "UPDATE label_texts SET code = ' ' || code[2:] WHERE text_id = 0"),
+    ("label_texts_refer", "UPDATE label_texts SET text_id = 1 WHERE text_id = 0"),
+    ("label_texts_refer", "DELETE FROM label_texts WHERE text_id = 0"),
+    ("label_texts_refer", "UPDATE label_text_uses SET neuron = 99 WHERE layer = 0"),
+    ("label_texts_refer", "UPDATE label_text_uses SET field = 'other' WHERE layer = 0"),
     ("labels_refer", "UPDATE labels SET neuron = 99 WHERE layer = 0"),
     ("labels_refer", "UPDATE labels SET label = '' WHERE layer = 0"),
     ("labels_refer", "DELETE FROM labels WHERE layer = 2"),
