@@ -458,6 +458,7 @@ def bare(tmp_path: Path, *drop: str) -> Path:
     tables = small_tables()
     for name in drop:
         tables[name] = []
+    tmp_path.mkdir(exist_ok=True)
     return write_atlas(tmp_path / "bare.duckdb", tables)
 
 
@@ -551,3 +552,33 @@ def test_the_command_with_prices_from_a_file(
 
 def test_faults_are_atlas_errors() -> None:
     assert issubclass(ServiceError, AtlasError) and ServiceError.exit_code == 1
+
+
+def test_modules_are_named_from_the_deepest_level_up(file: Path) -> None:
+    with serving() as stub:
+        forecast = estimate_run(file, "clusters", setting=SETTING, sending=Sending(None))
+        found = run(file, stub, "clusters")
+        assert found.sent == forecast.requests == stub.requests and found.unit == "modules"
+        with atlas.open(file) as a:
+            named = dict(a.sql("SELECT cluster_path, label FROM clusters").fetchall())
+            rows = a.sql("SELECT * FROM cluster_labels ORDER BY cluster_path").rows()
+            assert all(check.healthy for check in a.check())
+        parts = ["Its largest parts" in text for text in stub.order]
+        assert parts == sorted(parts) and any(parts) and not all(parts)
+        shown = [name for text in stub.order for name in re.findall(r'- \d+ neurons: "([^"]*)"', text)]
+        assert shown and set(shown) <= set(named.values())  # names that this run gave
+        assert {row["cluster_path"]: row["label"] for row in rows} == {path: named[path] for path in named if path in
+            {row["cluster_path"] for row in rows}}  # fmt: skip
+        assert {(row["clustering"], row["status"], row["source"], row["model"]) for row in rows} == {
+            ("infomap", "ok", "llm", "m")
+        }
+        again = run(file, stub, "clusters")
+        assert (again.sent, again.written) == (0, 0)
+        large = run(file, stub, "clusters", choice=Choice(layers=(1, 1), at_least=40))
+        assert large.sent == 0 and 0 < large.chosen <= 4
+
+
+def test_modules_need_modules_and_labels(tmp_path: Path) -> None:
+    for lacking in ("clusters", "labels"):
+        with serving() as stub, pytest.raises(StoreError, match="holds nothing to make clusters labels from"):
+            run(bare(tmp_path / lacking, lacking), stub, "clusters")

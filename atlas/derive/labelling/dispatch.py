@@ -62,15 +62,12 @@ def dispatch(requests: Iterable[Request], ledger: Ledger, desk: Desk) -> Iterato
     with ThreadPoolExecutor(max(1, desk.concurrency)) as pool:
         window = _Window(pool, ledger, desk)
         for request in requests:
+            while window.full:  # before the ledger is asked: what is collected may answer this request too
+                yield from window.collect()
             row = settled(ledger, request, desk)
             if row is not None:
                 yield request, row
-                continue
-            if desk.client is None:
-                continue
-            while window.full:
-                yield from window.collect()
-            if desk.stop.is_set() or not window.send(request):
+            elif desk.client is not None and (desk.stop.is_set() or not window.send(request)):
                 break
         while window.flying:
             yield from window.collect()
