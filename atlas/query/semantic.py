@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from atlas.errors import InputError, StoreError
-from atlas.ingest.label_embeddings import embedding_state
 from atlas.query.answer import Answer
+from atlas.store.label_vectors import embedding_state
 
 if TYPE_CHECKING:
     from atlas.models.text_embedder import TextEmbedder
