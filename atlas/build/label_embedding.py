@@ -19,11 +19,12 @@ import duckdb
 from atlas.build.measurement import explain
 from atlas.build.revision import revise
 from atlas.errors import InputError
-from atlas.ingest.label_embeddings import FIELDS, Stored, embedding_state, encode, missing_texts, store_embeddings
+from atlas.ingest.label_embeddings import FIELDS, Stored, encode, missing_texts, store_embeddings
 from atlas.models.text_embedder import TextEmbedder
 from atlas.progress import Progress, Quiet
 from atlas.query.atlas import Atlas
 from atlas.store.connection import Limits, existing
+from atlas.store.label_vectors import embedding_state
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -103,7 +103,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """The waves in the order of the pass, and the neurons (or modules) of each; None: all of them."""
 
     which: ModuleType
@@ -112,7 +112,12 @@ class _Plan:
     total: int
 
     def of(self, wave: int) -> Collection[Any] | None:
+        """The neurons, or modules, that are chosen of a wave; None for all."""
         return None if self.chosen is None else self.chosen[wave]
+
+    def key(self, wave: int, one: int | str, d_mlp: int) -> int | str:
+        """What names call a neuron of a wave, or a module."""
+        return one if isinstance(one, str) else wave * d_mlp + one
 
 
 def label_atlas(
@@ -130,10 +135,10 @@ def label_atlas(
     writes the atlas. Raises InputError, ServiceError (after writing) and whatever is wrong with the atlas.
     """
     shown, folder = progress or Quiet(), folder_of(file)
-    desk = _desk(sending)
+    desk = make_desk(sending)
     with locked(folder), tempfile.TemporaryDirectory(prefix="rows-", dir=folder) as spill, stopping(desk):
         with Atlas(file, limits=Limits("1GiB", 1)) as atlas:
-            plan = _plan(atlas, which, choice or Choice(), shown)
+            plan = make_plan(atlas, which, choice or Choice(), shown)
             found = _waves(_Run(atlas, plan, setting, desk, folder, Path(spill)), choice or Choice(), shown)
             d_mlp = atlas.d_mlp
         written = _write(file, Path(spill), plan.which, d_mlp=d_mlp, progress=shown)
@@ -161,12 +166,12 @@ def estimate_run(
 
     Neurons that the run itself would label before are taken to be called by ASSUMED_NAME, 60 characters.
     """
-    shown, desk = progress or Quiet(), _desk(sending)
+    shown, desk = progress or Quiet(), make_desk(sending)
     choice = choice or Choice()
     tally: Counter[str] = Counter()
     unasked: Counter[str] = Counter()
     with Atlas(file, limits=Limits("1GiB", 1)) as atlas:
-        plan = _plan(atlas, which, choice, shown)
+        plan = make_plan(atlas, which, choice, shown)
         asking = Asking(atlas, setting, _Assumed(plan, atlas.d_mlp), choice.everyone, choice.at_least)
         with shown.task(f"prompts: {which}", plan.total, plan.which.UNIT) as task:
             for wave in plan.waves:
@@ -210,7 +215,7 @@ class _Run:
     """What the waves of a run share."""
 
     atlas: Atlas
-    plan: _Plan
+    plan: Plan
     setting: Setting
     desk: Desk
     folder: Path
@@ -226,7 +231,7 @@ class _Found:
 class _Assumed:
     """Names in an estimate: everything in the waves that are asked before has one."""
 
-    def __init__(self, plan: _Plan, d_mlp: int) -> None:
+    def __init__(self, plan: Plan, d_mlp: int) -> None:
         self._plan, self._d_mlp = plan, d_mlp
 
     def get(self, key: Any, /) -> str | None:
@@ -237,7 +242,8 @@ class _Assumed:
         return ASSUMED_NAME if wanted is None or one in wanted else None
 
 
-def _desk(sending: Sending) -> Desk:
+def make_desk(sending: Sending) -> Desk:
+    """The desk of a new run."""
     budget = Budget(sending.prices, sending.caps)
     stop = threading.Event()
     client = Client(sending.endpoint, stop) if sending.endpoint else None
@@ -245,7 +251,8 @@ def _desk(sending: Sending) -> Desk:
     return Desk(client, budget, run, sending.retry, sending.refresh, sending.concurrency, stop)
 
 
-def _plan(atlas: Atlas, which: str, choice: Choice, progress: Progress) -> _Plan:
+def make_plan(atlas: Atlas, which: str, choice: Choice, progress: Progress) -> Plan:
+    """Choose what is asked; StoreError when the atlas has no such wave or nothing to make prompts from."""
     module = PASSES[which]
     _require_evidence(atlas, module, progress)
     sizes = _modules(atlas, choice) if module is cluster_pass else {n: range(atlas.d_mlp) for n in range(atlas.layers)}
@@ -257,9 +264,9 @@ def _plan(atlas: Atlas, which: str, choice: Choice, progress: Progress) -> _Plan
         raise StoreError(f"no {kind} {first} to ask about: {atlas.name} has {there}; choose among these")
     total = sum(len(sizes[wave]) for wave in waves)
     if choice.sample is None or choice.sample >= total:
-        return _Plan(module, waves, None, total)
+        return Plan(module, waves, None, total)
     drawn = _drawn(choice, {wave: sizes[wave] for wave in sorted(waves)})
-    return _Plan(module, [wave for wave in waves if wave in drawn], drawn, choice.sample)
+    return Plan(module, [wave for wave in waves if wave in drawn], drawn, choice.sample)
 
 
 def _drawn(choice: Choice, sizes: Mapping[int, Sequence[Any]]) -> dict[int, frozenset[Any]]:

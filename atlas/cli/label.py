@@ -12,6 +12,7 @@ COMMANDS = {
     "input": ("atlas.cli.labelling:input_", "Say what makes neurons fire, first layer first, with an LLM."),
     "clusters": ("atlas.cli.labelling:clusters", "Name modules from their members, with an LLM."),
     "rules": ("atlas.cli.label_rules:rules", "Label by rules over the tables, without an LLM."),
+    "score": ("atlas.cli.label_scores:score", "Test labels on documents that they were not made from."),
     "embed": ("atlas.cli.label_embed:embed", "Vectors of labels, for search by meaning."),
     "import": ("atlas.cli.label_imports:import_", "Bring in the labels of other tools' files."),
     "export": ("atlas.cli.label_imports:export", "Write the labels in other tools' formats."),

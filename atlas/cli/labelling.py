@@ -16,6 +16,7 @@ from atlas.cli.options import find_atlas
 from atlas.errors import InputError
 
 if TYPE_CHECKING:
+    from atlas.build.label_batches import BatchFile
     from atlas.build.labelling import Choice, Estimate, Labelled, Sending
     from atlas.derive.labelling.budget import Prices
     from atlas.derive.labelling.request import Setting
@@ -46,6 +47,9 @@ _OPTIONS = (
     click.option("--prices", type=_PATH, metavar="FILE", help='TOML with ["MODEL"] tables: in, out.'),
     click.option("--max-usd", type=click.FloatRange(0), metavar="USD", help="Most that this run may cost."),
     click.option("--max-requests", type=click.IntRange(0), metavar="N", help="Most that this run may send."),
+    click.option("--write-batch", type=_PATH, metavar="FILE", help="Write the next requests for a batch API instead."),
+    click.option("--at-once", is_flag=True, help="With --write-batch: all layers now, with the labels known today."),
+    click.option("--read-batch", type=_PATH, metavar="FILE", help="Take the answers of a batch in."),
     click.option("--dry-run", is_flag=True, help="Only count requests, tokens and cost; send nothing."),
     click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True),
     click.option("--quiet", "-q", is_flag=True, help="No progress."),
@@ -117,6 +121,9 @@ def _run(which: str, given: dict[str, Any]) -> None:
     file = find_atlas(given["file"])
     setting, sending, choice = _setting(given), _sending(given), _choice(given)
     asked: dict[str, Any] = {"setting": setting, "sending": sending, "choice": choice, "progress": _progress(given)}
+    if given["write_batch"] or given["read_batch"]:
+        _batch(which, file, given, (setting, sending, choice))
+        return
     if given["dry_run"]:
         _show(given, found := estimate_run(file, which, **asked), _forecast(found))
         return
@@ -124,6 +131,25 @@ def _run(which: str, given: dict[str, Any]) -> None:
     _show(given, made, _told(made))
     if made.stopped == "interrupted":
         raise KeyboardInterrupt
+
+
+def _batch(which: str, file: Path, given: dict[str, Any], asked: tuple[Setting, Sending, Choice]) -> None:
+    from atlas.build.label_batches import read_batch, write_batch
+
+    if given["write_batch"] and given["read_batch"]:
+        raise InputError("--write-batch and --read-batch at once; give one")
+    if given["write_batch"]:
+        made = write_batch(
+            file, which, given["write_batch"], asked=asked, at_once=given["at_once"], progress=_progress(given)
+        )
+        waves = ", ".join(map(str, made.waves)) or "none"
+        text = f"{made.requests:,} requests in {made.file} (waves: {waves}); {made.left} waves come after"
+        _show(given, made, text if made.requests else "every request is answered; nothing is written")
+        return
+    taken, found = read_batch(file, which, given["read_batch"], asked=asked, progress=_progress(given))
+    statuses = ", ".join(f"{count:,} {status}" for status, count in taken.statuses.items()) or "none"
+    text = f"answers taken: {statuses}; {taken.already:,} known before, {taken.unknown:,} of other requests, "
+    _show(given, found, f"{text}{taken.damaged:,} damaged lines\n{_told(found)}")
 
 
 def _choice(given: dict[str, Any]) -> Choice:
@@ -165,7 +191,7 @@ def _sending(given: dict[str, Any]) -> Sending:
     from atlas.derive.labelling.client import Endpoint
 
     endpoint = None
-    if not given["dry_run"]:
+    if not (given["dry_run"] or given["write_batch"] or given["read_batch"]):
         if not given["base_url"] and not given["api_key"]:
             raise InputError(
                 "no endpoint: give --base-url and --api-key, or set OPENAI_BASE_URL and OPENAI_API_KEY (a local server "
@@ -200,7 +226,7 @@ def _progress(given: dict[str, Any]) -> Any:
     return Quiet() if given["quiet"] else Lines()
 
 
-def _show(given: dict[str, Any], found: Estimate | Labelled, text: str) -> None:
+def _show(given: dict[str, Any], found: Estimate | Labelled | BatchFile, text: str) -> None:
     click.echo(json.dumps(asdict(found), indent=2) if given["form"] == "json" else text)
 
 

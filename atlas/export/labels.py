@@ -19,6 +19,7 @@ import orjson
 from atlas.errors import InputError, ResourceError
 from atlas.ingest.label_choice import drop_choice, rank_labels, read_precedence
 from atlas.neuron import NeuronId
+from atlas.store.sqlfiles import sql_text
 
 if TYPE_CHECKING:
     from atlas.query.atlas import Atlas
@@ -30,11 +31,6 @@ _COLUMNS = (
     "confidence", "source", "model", "prompt_version", "prompt_hash", "run", "score", "created",
 )  # fmt: skip
 _MADE = ("model", "run", "created")
-_BEST = f"""SELECT {", ".join(f'l."{name}"' for name in _COLUMNS)}, n.max_activation, n.num_exemplars
-FROM label_ranks l LEFT JOIN neurons n ON n.layer = l.layer AND n.neuron = l.neuron
-WHERE $source IS NULL OR l.source = $source OR starts_with(l.source, $source || ':')
-QUALIFY row_number() OVER (PARTITION BY l.neuron, l."pass", l.polarity ORDER BY l.place) = 1
-ORDER BY l.neuron, l.place"""
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ def _neurons(atlas: Atlas, source: str | None) -> Iterator[list[Record]]:
     con, order = atlas.cursor(), read_precedence(atlas.metadata.get("label_precedence", "").split(","))
     for layer in range(atlas.layers):
         rank_labels(con, layer, order)
-        found = con.execute(_BEST, {"source": source})
+        found = con.execute(sql_text("ingest", "label_best"), {"source": source})
         names = [column[0] for column in found.description]
         labels: list[Record] = []
         for row in found.fetchall():

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import duckdb
 
 from atlas.errors import InputError, StoreError
+from atlas.store.label_vectors import text_mark
 from atlas.store.ledger import get_metadata, set_metadata
 from atlas.store.sqlfiles import sql_text
 from atlas.store.write import append_from_query, replace_from_query, transaction
@@ -26,8 +27,6 @@ FIELDS = ("label", "input_label", "output_label")  # descriptions are three time
 WORDS = 6  # 64-bit words of signs
 LEVELS = 45  # of a coordinate on either side of 0: printable characters around "P"
 _ZERO = 80  # "P"
-
-State = Literal["fresh", "stale", "absent"]
 
 
 class Embedder(Protocol):
@@ -123,19 +122,11 @@ def store_embeddings(
             con, "label_text_uses", sql_text("ingest", "label_text_uses"), {"fields": list(fields)}
         )
         con.execute("DELETE FROM label_texts WHERE text_id NOT IN (SELECT text_id FROM label_text_uses)")
-        set_metadata(con, _facts(embedder, fields) | {"label_embedding_texts": _mark(con)})
+        set_metadata(con, _facts(embedder, fields) | {"label_embedding_texts": text_mark(con)})
         if left := missing_texts(con, embedder, fields=fields):
             raise StoreError(f"{len(left):,} texts have no vector, first {left[0][:60]!r}: labels changed meanwhile")
         texts = int(con.execute("SELECT count(*) FROM label_texts").fetchall()[0][0])
     return Stored(texts, uses, added)
-
-
-def embedding_state(con: duckdb.DuckDBPyConnection) -> State:
-    """Whether the atlas has vectors of the texts that its neurons show now. 0.2 s at 1.64M texts."""
-    stored = get_metadata(con).get("label_embedding_texts")
-    if stored is None:
-        return "absent"
-    return "fresh" if stored == _mark(con) else "stale"
 
 
 def _require(fields: Sequence[str]) -> None:
@@ -176,9 +167,3 @@ def _facts(embedder: Embedder, fields: Sequence[str]) -> dict[str, object]:
         "label_embedding_sha256": embedder.digest,
         "label_embedding_fields": ",".join(fields),
     }
-
-
-def _mark(con: duckdb.DuckDBPyConnection) -> str:
-    """Of the texts that neurons show; the word index has the same."""
-    texts, mark = con.execute(sql_text("ingest", "search_mark")).fetchall()[0]
-    return f"{texts}:{mark:016x}"

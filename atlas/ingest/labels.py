@@ -20,8 +20,18 @@ from atlas.errors import InputError
 from atlas.ingest.label_formats.entries import Entry
 from atlas.ingest.label_formats.formats import FORMATS
 from atlas.ingest.label_formats.recognise import entries, known_formats, recognise
-from atlas.ingest.label_formats.records import OUT_OF_RANGE, PASSES, Fault, Row, Sizes, reported_of, rows_of
-from atlas.store.write import append_from_arrow
+from atlas.ingest.label_formats.records import (
+    OUT_OF_RANGE,
+    PASSES,
+    Fault,
+    Plain,
+    Row,
+    Sizes,
+    plain_of,
+    reported_of,
+    rows_of,
+)
+from atlas.store.write import append_from_arrow, append_from_query
 from atlas.tables import TABLES
 
 _NOTE = "with further labels in their list (the first is taken)"
@@ -30,6 +40,7 @@ _BATCH = 20_000  # rows of about 300 bytes
 _FOREIGN = 0.01  # a larger share of neurons out of range says that the file is of another model
 _QUOTED = 3  # bad entries of each fault that are quoted, of this many characters
 _SHORT = 100
+_PLAIN_PASS = PASSES.index("autointerp") * 3 + 1  # of no sign
 
 
 @dataclass(frozen=True)
@@ -144,10 +155,14 @@ class _Reader:
         self._entries = self._further = 0
 
     def read(self, files: list[Path], rows: _Rows) -> Imported:
-        records = FORMATS[self._form].records
+        records, lines = FORMATS[self._form].records, self._form == "autointerp"
         for file in files:
             for entry in entries(file, self._form, self._how.said):
                 self._entries += 1
+                plain = plain_of(entry.value, self._sizes) if lines and entry.fault is None else None
+                if plain and self._first_of(plain[0], plain[1], _PLAIN_PASS):
+                    rows.add_plain(plain)
+                    continue
                 try:
                     self._take(entry, records(entry.value, file) if entry.fault is None else [], rows)
                 except Fault as fault:
@@ -179,8 +194,11 @@ class _Reader:
             raise fault or Fault(_TWICE)
 
     def _is_new(self, row: Row) -> bool:
-        place = row.layer * self._sizes.d_mlp + row.neuron
-        place = (place * len(PASSES) + PASSES.index(row.which)) * 3 + row.polarity + 1
+        return self._first_of(row.layer, row.neuron, PASSES.index(row.which) * 3 + row.polarity + 1)
+
+    def _first_of(self, layer: int, neuron: int, which: int) -> bool:
+        """Whether it is the first label of a neuron's pass and sign, numbered together from 0."""
+        place = (layer * self._sizes.d_mlp + neuron) * len(PASSES) * 3 + which
         known = self._seen[place]
         self._seen[place] = 1
         return not known
@@ -209,6 +227,7 @@ class _Rows:
     def __init__(self, con: duckdb.DuckDBPyConnection, source: str) -> None:
         self._con, self._source = con, source
         self._rows: list[Row] = []
+        self._plain: list[Plain] = []
         self._reports: dict[tuple[int, int], tuple[float | None, int | None]] = {}
         self._pool = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
@@ -228,8 +247,17 @@ class _Rows:
             self._pool.shutdown()
 
     def add(self, rows: list[Row]) -> None:
+        if self._plain:
+            self._flush()
         self._rows += rows
         if len(self._rows) >= _BATCH:
+            self._flush()
+
+    def add_plain(self, line: Plain) -> None:
+        if self._rows:
+            self._flush()
+        self._plain.append(line)
+        if len(self._plain) >= _BATCH:
             self._flush()
 
     def report(self, row: Row, strongest: float | None, shown: int | None) -> None:
@@ -240,27 +268,46 @@ class _Rows:
         self._reports[key] = known
 
     def count(self) -> int:
-        return self._written + len(self._rows)
+        return self._written + len(self._rows) + len(self._plain)
 
     def _flush(self) -> None:
-        rows, reports = self._rows, self._reports
-        self._rows, self._reports = [], {}
-        self._written += len(rows)
+        rows, plain, reports = self._rows, self._plain, self._reports
+        self._rows, self._plain, self._reports = [], [], {}
+        self._written += len(rows) + len(plain)
         self._wait()
-        self._pending = self._pool.submit(self._append, rows, reports)
+        self._pending = self._pool.submit(self._append, rows, plain, reports)
 
     def _wait(self) -> None:
         if self._pending is not None:
             self._pending.result()
 
-    def _append(self, rows: list[Row], reports: dict[tuple[int, int], tuple[float | None, int | None]]) -> None:
-        ids = [(row.layer, row.neuron) for row in rows]
-        self._ordered = self._ordered and [self._last, *ids] == sorted([self._last, *ids])
-        self._last = ids[-1] if ids else self._last
+    def _append(
+        self, rows: list[Row], plain: list[Plain], reports: dict[tuple[int, int], tuple[float | None, int | None]]
+    ) -> None:
+        ids = [self._last, *(one[:2] for one in rows or plain)]
+        self._ordered, self._last = self._ordered and ids == sorted(ids), ids[-1]
+        if plain:
+            _append_plain(self._con, plain, self._source)
         if rows:
             append_from_arrow(self._con, "labels", _labels(rows, self._source))
         if reports:
             append_from_arrow(self._con, "reported_activations", _reports(reports, self._source))
+
+
+def _append_plain(con: duckdb.DuckDBPyConnection, lines: list[Plain], source: str) -> None:
+    names = ("layer", "neuron", "label", "description", "max_activation", "num_exemplars")
+    con.register("plain_lines", pa.table(dict(zip(names, zip(*lines, strict=True), strict=True))))
+    same = "'autointerp' AS \"pass\", 0 AS polarity, 'ok' AS status, $1 AS source"
+    try:
+        append_from_query(con, "labels", f"SELECT layer, neuron, label, description, {same} FROM plain_lines", [source])
+        append_from_query(
+            con,
+            "reported_activations",
+            "SELECT layer, neuron, max_activation, num_exemplars, $1 AS source FROM plain_lines",
+            [source],
+        )
+    finally:
+        con.unregister("plain_lines")
 
 
 def _labels(rows: list[Row], source: str) -> pa.Table:

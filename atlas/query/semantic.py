@@ -6,12 +6,13 @@ the search itself is SQL.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from atlas.errors import InputError, StoreError
-from atlas.ingest.label_embeddings import embedding_state
 from atlas.query.answer import Answer
+from atlas.store.label_vectors import embedding_state
 
 if TYPE_CHECKING:
     from atlas.models.text_embedder import TextEmbedder
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from atlas.query.search import Where
 
 HEADLINE = ("layer", "neuron", "score", "label", "output_label", "cluster_path")
+_DEPTH = 200  # rows of each search that a hybrid one puts together
 
 
 def semantic(
@@ -50,6 +52,25 @@ def like(
     if not atlas.ask("label_vector", place).fetchall():
         raise InputError(f"{found} has no {'label' if field == 'all' else field} to be like")
     return atlas.ask("label_like", {**place, "max_rows": limit, **_filters(where)}, headline=HEADLINE)
+
+
+def hybrid(
+    atlas: Atlas, query: str, *, field: str = "all", where: Where | None = None, limit: int | None = 20
+) -> Answer:
+    """Columns of label_hybrid: meaning, words and near words of the query together, with the parts of the score.
+
+    The first 200 rows of each of the three searches (more for a larger limit) are put in order. Errors as in semantic.
+    """
+    meant = semantic(atlas, query, field=field, where=where, limit=_depth(limit))
+    shared = {"query": query, "of_field": field, "max_rows": _depth(limit), **_filters(where)}
+    values = {
+        "by_words": _list(atlas.ask("label_search", shared)),
+        "by_fuzzy": _list(atlas.ask("label_search", {**shared, "mode": "fuzzy"})),
+        "by_meaning": _list(meant),
+        "of_terms": max(1, len(re.findall(r"[^\W_]+", query))),
+        "max_rows": limit,
+    }
+    return atlas.ask("label_hybrid", values, headline=HEADLINE)
 
 
 def require_embeddings(atlas: Atlas, field: str = "all") -> None:
@@ -88,6 +109,14 @@ def _embedder(name: str) -> TextEmbedder:
     from atlas.models.text_embedder import load_embedder
 
     return load_embedder(name)
+
+
+def _depth(limit: int | None) -> int | None:
+    return None if limit is None else max(_DEPTH, 2 * limit)
+
+
+def _list(found: Answer) -> list[dict[str, object]]:
+    return [{key: row[key] for key in ("feature_id", "score", "n_terms") if key in row} for row in found.rows()]
 
 
 def _filters(where: Where | None) -> dict[str, object]:

@@ -27,6 +27,7 @@ _LEFT_OUT = {
     "ingests": {"started", "finished", "rows_in"},
     "labels": {"created"},
     "cluster_labels": {"created"},
+    "label_scores": {"created"},
     # the last bits of a vector depend on the processor and on which texts were embedded together
     "label_texts": {"factor", "code", *(f"signs_{word}" for word in range(6))},
 }

@@ -4,11 +4,13 @@
 -- layer_from, layer_to: layers, both included. in_cluster: a module path, the modules below it included.
 -- of_type, of_interpretability, of_source: the neuron has an ok label of this type, interpretability, from this source
 -- ('rule' also finds 'rule:...'). at_least_score: smallest cosine. max_rows: limit; NULL for all.
+-- skip_rows: rows to leave out first.
 -- of_pool: texts with the fewest differing signs of 384 coordinates whose cosine is computed (at least 2 max_rows).
 -- Try: FROM label_like(0, 0)
 CREATE OR REPLACE MACRO label_like(
     of_layer, of_neuron, of_field := 'all', layer_from := 0, layer_to := 10000, in_cluster := NULL, of_type := NULL,
-    of_interpretability := NULL, of_source := NULL, at_least_score := NULL, max_rows := 20, of_pool := 512
+    of_interpretability := NULL, of_source := NULL, at_least_score := NULL, max_rows := 20, skip_rows := 0,
+    of_pool := 512
 ) AS TABLE
 WITH asked AS MATERIALIZED (
     SELECT list_transform(string_split(t.code, ''), lambda c: (ascii(c) - 80)::DOUBLE) AS vector
@@ -49,7 +51,7 @@ WITH asked AS MATERIALIZED (
           AND coalesce(in_cluster, of_type, of_interpretability, of_source) IS NULL)
        OR t.text_id IN (SELECT text_id FROM allowed)
     ORDER BY differing, t.text_id
-    LIMIT CASE WHEN max_rows IS NULL THEN NULL ELSE greatest(of_pool, 2 * max_rows) END
+    LIMIT CASE WHEN max_rows IS NULL THEN NULL ELSE greatest(of_pool, 2 * (max_rows + skip_rows)) END
 ), ranked AS MATERIALIZED (
     SELECT t.text_id, round(least(1, t.factor * list_inner_product(
             list_transform(string_split(t.code, ''), lambda c: (ascii(c) - 80)::DOUBLE), a.vector)
@@ -66,7 +68,7 @@ WITH asked AS MATERIALIZED (
           OR (u.layer, u.neuron) IN (SELECT (layer, neuron) FROM listed))
     GROUP BY u.layer, u.neuron
     ORDER BY score DESC, u.layer, u.neuron
-    LIMIT max_rows
+    LIMIT max_rows OFFSET skip_rows
 )
 SELECT
     f.layer, f.neuron, n.label, n.input_label, n.output_label, n.cluster_path, f.score, f.field, n.description,

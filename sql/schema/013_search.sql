@@ -38,17 +38,17 @@ CREATE TABLE search_postings (
     term INTEGER,
     document INTEGER,
     forms USMALLINT,
-    in_label USMALLINT,
+    occurrences USMALLINT,
     in_description USMALLINT,
     in_input_label USMALLINT,
     in_output_label USMALLINT,
-    length INTEGER
+    length USMALLINT
 );
 COMMENT ON TABLE search_postings IS 'word index: which neurons have a stem, sorted by term, document';
 COMMENT ON COLUMN search_postings.term IS 'stem';
 COMMENT ON COLUMN search_postings.document IS 'neuron: feature_id';
 COMMENT ON COLUMN search_postings.forms IS 'bit f is set when inflection f (search_words.form) occurs';
-COMMENT ON COLUMN search_postings.in_label IS 'occurrences in label';
+COMMENT ON COLUMN search_postings.occurrences IS 'how often the stem occurs in the four fields together; what the next three leave is in label';
 COMMENT ON COLUMN search_postings.in_description IS 'occurrences in description';
 COMMENT ON COLUMN search_postings.in_input_label IS 'occurrences in input_label';
 COMMENT ON COLUMN search_postings.in_output_label IS 'occurrences in output_label';

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stub_server import Body, Play, Stub, content_key, good, serving
+from stub_server import Body, Play, Stub, completion, content_key, good, serving
 from synthetic import random_tables, small_tables, write_atlas
 
 pytest.importorskip("openai")
 
 import atlas
+from atlas.build.label_batches import read_batch, write_batch
 from atlas.build.labelling import (
     ASSUMED_NAME,
     Choice,
@@ -458,6 +459,7 @@ def bare(tmp_path: Path, *drop: str) -> Path:
     tables = small_tables()
     for name in drop:
         tables[name] = []
+    tmp_path.mkdir(exist_ok=True)
     return write_atlas(tmp_path / "bare.duckdb", tables)
 
 
@@ -551,3 +553,85 @@ def test_the_command_with_prices_from_a_file(
 
 def test_faults_are_atlas_errors() -> None:
     assert issubclass(ServiceError, AtlasError) and ServiceError.exit_code == 1
+
+
+def test_modules_are_named_from_the_deepest_level_up(file: Path) -> None:
+    with serving() as stub:
+        forecast = estimate_run(file, "clusters", setting=SETTING, sending=Sending(None))
+        found = run(file, stub, "clusters")
+        assert found.sent == forecast.requests == stub.requests and found.unit == "modules"
+        with atlas.open(file) as a:
+            named = dict(a.sql("SELECT cluster_path, label FROM clusters").fetchall())
+            rows = a.sql("SELECT * FROM cluster_labels ORDER BY cluster_path").rows()
+            assert all(check.healthy for check in a.check())
+        parts = ["Its largest parts" in text for text in stub.order]
+        assert parts == sorted(parts) and any(parts) and not all(parts)
+        shown = [name for text in stub.order for name in re.findall(r'- \d+ neurons: "([^"]*)"', text)]
+        assert shown and set(shown) <= set(named.values())  # names that this run gave
+        assert {row["cluster_path"]: row["label"] for row in rows} == {path: named[path] for path in named if path in
+            {row["cluster_path"] for row in rows}}  # fmt: skip
+        assert {(row["clustering"], row["status"], row["source"], row["model"]) for row in rows} == {
+            ("infomap", "ok", "llm", "m")
+        }
+        again = run(file, stub, "clusters")
+        assert (again.sent, again.written) == (0, 0)
+        large = run(file, stub, "clusters", choice=Choice(layers=(1, 1), at_least=40))
+        assert large.sent == 0 and 0 < large.chosen <= 4
+
+
+def test_modules_need_modules_and_labels(tmp_path: Path) -> None:
+    for lacking in ("clusters", "labels"):
+        with serving() as stub, pytest.raises(StoreError, match="holds nothing to make clusters labels from"):
+            run(bare(tmp_path / lacking, lacking), stub, "clusters")
+
+
+def answer_batch(requests: Path, answers: Path, *, spoil: bool = False) -> int:
+    """What a batch API would give back for a file of requests, in another order."""
+    lines = [json.loads(line) for line in requests.read_text().splitlines()]
+    out = []
+    for number, line in enumerate(reversed(lines)):
+        body = json.loads(completion(Play(content="no" if spoil and number == 0 else good(line["body"])), line["body"]))
+        out.append({"id": "b", "custom_id": line["custom_id"], "response": {"status_code": 200, "body": body}})
+    if spoil:
+        out[1] = {"custom_id": out[1]["custom_id"], "response": None, "error": {"message": "expired"}}
+    text = "".join(json.dumps(line) + "\n" for line in out)
+    answers.write_text(text + ('{"custom_id": "of another", "response": null}\nnot JSON\n' if spoil else ""))
+    return len(lines)
+
+
+def test_batches_go_layer_by_layer_and_are_taken_in(file: Path, tmp_path: Path) -> None:
+    asked, total = (SETTING, Sending(None), Choice(layers=(3, 4))), 0
+    for number in range(4):
+        requests, answers = tmp_path / f"{number}.jsonl", tmp_path / f"{number}.out.jsonl"
+        made = write_batch(file, "output", requests, asked=asked)
+        if not made.requests:
+            break
+        assert made.waves == [[4], [4], [3]][number]  # the second mends an answer
+        total += answer_batch(requests, answers, spoil=number == 0)
+        taken, _ = read_batch(file, "output", answers, asked=asked)
+        if number == 0:
+            assert (taken.unknown, taken.damaged, taken.already) == (1, 1, 0)
+            assert taken.statuses == {"api_error": 1, "ok": made.requests - 2, "parse_error": 1}
+            assert made.left == 1
+            with pytest.raises(InputError, match="exists"):
+                write_batch(file, "output", requests, asked=asked)
+    assert total == 2 * D_MLP + 1  # one answer was mended
+    assert [row["status"] for row in labels(file)].count("ok") == 2 * D_MLP - 1
+    again, _ = read_batch(file, "output", tmp_path / "1.out.jsonl", asked=asked)
+    assert again.already > 0 and again.statuses == {}
+    with serving() as stub:  # a later run with an endpoint takes the answers of the batches
+        assert run(file, stub, choice=Choice(layers=(3, 4))).sent == 0
+        assert stub.requests == 0
+
+
+def test_all_layers_at_once_and_answers_without_a_batch(file: Path, tmp_path: Path) -> None:
+    asked = (SETTING, Sending(None, caps=Caps(requests=150)), Choice())
+    with pytest.raises(InputError, match="no answers at"):
+        read_batch(file, "output", tmp_path / "none", asked=asked)
+    (tmp_path / "some").write_text("{}")
+    with pytest.raises(InputError, match="no batch was written for this atlas"):
+        read_batch(file, "output", tmp_path / "some", asked=asked)
+    made = write_batch(file, "output", tmp_path / "all.jsonl", asked=asked, at_once=True)
+    assert (made.requests, made.held, made.left) == (150, LAYERS * D_MLP - 150, 0) and len(made.waves) == 4
+    keys = [json.loads(line)["custom_id"] for line in (tmp_path / "all.jsonl").open()]
+    assert len(set(keys)) == 150 and all(len(key) <= 64 for key in keys)

@@ -54,6 +54,15 @@ def settled(ledger: Ledger, request: Request, desk: Desk) -> Row | None:
     return row if row["status"] != PARSE_ERROR or row.get("origin") else None
 
 
+def asked_of(request: Request, ledger: Ledger, desk: Desk) -> Request | None:
+    """What is to be sent for a question: itself, or the mending of an unreadable answer; None when it is settled."""
+    if settled(ledger, request, desk) is not None:
+        return None
+    before = ledger.find(request)
+    unread = before is not None and before["status"] == PARSE_ERROR and not before.get("origin")
+    return _repair(request, before) if unread and PARSE_ERROR not in desk.retry and before else request
+
+
 def dispatch(requests: Iterable[Request], ledger: Ledger, desk: Desk) -> Iterator[tuple[Request, Row]]:
     """Answer questions, in whatever order the answers come; requests of one basis are sent once.
 
@@ -62,15 +71,12 @@ def dispatch(requests: Iterable[Request], ledger: Ledger, desk: Desk) -> Iterato
     with ThreadPoolExecutor(max(1, desk.concurrency)) as pool:
         window = _Window(pool, ledger, desk)
         for request in requests:
+            while window.full:  # before the ledger is asked: what is collected may answer this request too
+                yield from window.collect()
             row = settled(ledger, request, desk)
             if row is not None:
                 yield request, row
-                continue
-            if desk.client is None:
-                continue
-            while window.full:
-                yield from window.collect()
-            if desk.stop.is_set() or not window.send(request):
+            elif desk.client is not None and (desk.stop.is_set() or not window.send(request)):
                 break
         while window.flying:
             yield from window.collect()
@@ -93,10 +99,8 @@ class _Window:
         if request.basis in self._alike:
             self._alike[request.basis].append(request)
             return True
-        before = self._ledger.find(request)
-        unread = before is not None and before["status"] == PARSE_ERROR and not before.get("origin")
-        asked = _repair(request, before) if unread and PARSE_ERROR not in self._desk.retry and before else request
-        if not self._submit(asked):
+        asked = asked_of(request, self._ledger, self._desk)
+        if asked is None or not self._submit(asked):
             return False
         self._alike[request.basis] = [request]
         return True

@@ -92,7 +92,8 @@ def _texts(rows: list[Row], neuron: Row, sign: int, vocab: dict[int, str]) -> li
         return []
     measured = neuron["highest"] if sign > 0 else neuron["lowest"]
     extreme = measured if measured is not None else max((r["activation"] for r in rows), key=abs)
-    lines = [f"Texts with {_SIGNS[sign]} activation (10 = {extreme:.3g}, the strongest of the corpus):"]
+    of = "of the corpus" if measured is not None else "of these"
+    lines = [f"Texts with {_SIGNS[sign]} activation (10 = {extreme:.3g}, the strongest {of}):"]
     strongest = [row for row in rows if row["stratum"] == 0]
     weaker = sorted((row for row in rows if row["stratum"] > 0), key=lambda row: -row["stratum"])
     for number, row in enumerate(strongest, start=1):

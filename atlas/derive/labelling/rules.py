@@ -16,8 +16,8 @@ from atlas.store.sqlfiles import sql_text
 from atlas.store.write import append_from_query
 
 RULE_FILES = (
-    "rule_words", "rule_triggers", "rule_sums", "rule_lists", "rule_promoted", "rule_pairs", "rule_families", "rule_names",
-    "rule_input", "rule_output", "rule_edges",
+    "rule_words", "rule_triggers", "rule_sums", "rule_lists", "rule_promoted", "rule_pairs", "rule_families",
+    "rule_names", "rule_input", "rule_output", "rule_edges",
 )  # fmt: skip
 # Neurons that say which tokens are alike: 100,000 lists of 20 to 30 tokens are 30 million pairs, seconds; all 1.64
 # million neurons would be two billion.

@@ -116,7 +116,8 @@ def _second_reading(number: int, raw: bytes) -> Entry:
         text = raw.decode()
     except UnicodeDecodeError:
         return Entry(number, None, raw, NOT_TEXT)
-    if "NaN" in text or "Infinity" in text:  # json.dumps writes them, the standard does not know them
+    known = "NaN" in text or "Infinity" in text  # json.dumps writes them, the standard does not know them
+    if known and "\\ud" not in text.lower():  # halves of surrogate pairs, which orjson refuses
         try:
             return Entry(number, json.loads(text), raw)
         except (ValueError, RecursionError):

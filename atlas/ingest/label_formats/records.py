@@ -19,11 +19,12 @@ LONGEST_LABEL, LONGEST_TEXT = 10_000, 1_000_000  # characters; real labels have 
 _ID = re.compile(r"\s*[Ll]?(\d+)\s*[/_:,]\s*[Nn]?(\d+)(?:_\d+)?\s*")
 _DIGITS = re.compile(r"\s*[LlNn]?(\d{1,18})(?:\.0+)?\s*")  # as pandas writes integers beside blanks: 12.0
 _SIGNS = {"positive": 1, "pos": 1, "+": 1, "negative": -1, "neg": -1, "-": -1}
-_PLAIN = {"feature_id", "labels", "feature_metadata"}  # the keys of a line of autointerp's labels.jsonl
-_NOTHING = (None,) * 6
 _TWO_PASS = frozenset(
     ["pass", "output_label", "output_function", "input_label", "input_function", "autointerp_label"]
 )  # fmt: skip
+
+
+Plain = tuple[int, int, str, str, float, int]  # layer, neuron, label, description, largest activation, exemplars
 
 
 class Fault(Exception):
@@ -69,8 +70,6 @@ class Sizes(NamedTuple):
 
 def rows_of(record: Mapping[str, Any], sizes: Sizes) -> list[Row]:
     """Rows of one record, at least one; Fault when there is no label or no neuron in it."""
-    if record.keys() == _PLAIN and (row := _plain_row(record, sizes)):
-        return [row]
     layer, neuron = _neuron(record, sizes.d_mlp)
     if layer >= sizes.layers or neuron >= sizes.d_mlp:
         raise Fault(OUT_OF_RANGE)
@@ -95,38 +94,43 @@ def rows_of(record: Mapping[str, Any], sizes: Sizes) -> list[Row]:
     return rows
 
 
+def plain_of(record: Any, sizes: Sizes) -> Plain | None:
+    """What a line of autointerp's labels.jsonl says when nothing in it is unusual; None sends it to rows_of.
+
+    1.5 microseconds where rows_of and reported_of take 12: of 1.6 million lines nearly all are plain. The texts must be
+    free of halves of surrogate pairs, as orjson's are.
+    """
+    try:
+        told, first = record["feature_metadata"], record["labels"][0]
+        layer, neuron, label = told["layer"], told["neuron"], first["label"].strip()
+        description = first["metadata"]["parsed_response"]["description"].strip()
+        strongest, shown = told["max_activation"], told["num_exemplars"]
+        packed = record["feature_id"]
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return None
+    if len(record) != 3 or len(record["labels"]) != 1 or type(strongest) is not float or type(shown) is not int:
+        return None
+    if type(layer) is not int or type(neuron) is not int or packed != layer * sizes.d_mlp + neuron:
+        return None
+    if not (
+        0 <= layer < sizes.layers and 0 <= neuron < sizes.d_mlp and -1e38 < strongest < 1e38 and 0 <= shown < 2**31
+    ):
+        return None
+    if not (0 < len(label) <= LONGEST_LABEL and 0 < len(description) <= LONGEST_TEXT) or "\0" in label + description:
+        return None
+    return layer, neuron, label, description, strongest, shown
+
+
 def reported_of(record: Mapping[str, Any]) -> tuple[float | None, int | None] | None:
     """Largest activation and number of exemplars that a record reports; None without them."""
     told = record.get("feature_metadata")
     told = told if isinstance(told, dict) else {}
-    if record.keys() == _PLAIN and type(told.get("max_activation")) is float and type(told.get("num_exemplars")) is int:
-        strongest, shown = told["max_activation"], told["num_exemplars"]
-        if 0 <= shown < 2**31 and -1e38 < strongest < 1e38:
-            return strongest, shown
     strongest = _number(_first(record.get("max_activation"), told.get("max_activation")))
     shown = _number(_first(record.get("num_exemplars"), told.get("num_exemplars")))
     if strongest is not None and abs(strongest) >= 1e38:  # beyond 32 bits
         strongest = None
     count = int(shown) if shown is not None and 0 <= shown < 2**31 else None
     return None if strongest is None and count is None else (strongest, count)
-
-
-def _plain_row(record: Mapping[str, Any], sizes: Sizes) -> Row | None:
-    """Row of a line that has nothing unusual in it, four times as fast as the rest of this module; else None."""
-    try:
-        told, first = record["feature_metadata"], record["labels"][0]
-        layer, neuron, label = told["layer"], told["neuron"], first["label"].strip()
-        description = first["metadata"]["parsed_response"]["description"].strip()
-    except (KeyError, IndexError, TypeError, AttributeError):
-        return None
-    if type(layer) is not int or type(neuron) is not int or not (0 <= layer < sizes.layers and label and description):
-        return None
-    plain = label.isascii() and description.isascii() and "\0" not in label and "\0" not in description
-    if not (plain and 0 <= neuron < sizes.d_mlp and record["feature_id"] == layer * sizes.d_mlp + neuron):
-        return None
-    if len(label) > LONGEST_LABEL or len(description) > LONGEST_TEXT:
-        return None
-    return Row(layer, neuron, "autointerp", 0, label, None, description, None, None, None, *_NOTHING)
 
 
 def _neuron(record: Mapping[str, Any], d_mlp: int) -> tuple[int, int]:
