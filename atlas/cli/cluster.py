@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 
 import click
 
+from atlas.cli.lazy import LazyGroup
 from atlas.errors import InputError
 
 # name: (module:function, one line of help)
@@ -26,21 +26,8 @@ COMMANDS = {
 _PATH = re.compile(r"\d+(\.\d+)*")
 
 
-class _Cluster(click.Group):
+class _Cluster(LazyGroup):
     """Commands, and two short forms: PATH for show, an atlas file for run."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of the table."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command; None for an unknown name."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, function = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(module), function)
-        assert isinstance(command, click.Command)
-        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -50,13 +37,8 @@ class _Cluster(click.Group):
             args = [_meant(args[0]), *args]
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the table of commands from COMMANDS alone."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
-
-@click.group(cls=_Cluster, epilog="Example: atlas cluster list; atlas cluster 158.4")
+@click.group(cls=_Cluster, table=COMMANDS, epilog="Example: atlas cluster list; atlas cluster 158.4")
 def cluster() -> None:
     """Modules: find them, compare them, look into them."""
 

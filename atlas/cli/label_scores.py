@@ -12,7 +12,7 @@ from atlas.cli.labelling import _OPTIONS, _layers, _options, _prices, _progress,
 from atlas.cli.options import find_atlas
 
 if TYPE_CHECKING:
-    from atlas.build.label_scores import MethodScore, Scored, Testing
+    from atlas.build.label_scores import MethodScore, Scored, Scoring
     from atlas.derive.labelling.scoring import Drawing
 
 _METHODS = ("detection", "fuzzing", "embedding", "output")
@@ -49,14 +49,14 @@ def score(given: dict[str, Any]) -> None:
         raise KeyboardInterrupt
 
 
-def _testing(given: dict[str, Any]) -> Testing:
-    from atlas.build.label_scores import Testing
+def _testing(given: dict[str, Any]) -> Scoring:
+    from atlas.build.label_scores import Scoring
     from atlas.models.text_embedder import DEFAULT
 
     methods = given["methods"] or ("embedding", "output")
     asks = {"detection", "fuzzing"} & set(methods)
     setting, sending = (_setting(given), _sending(given)) if asks else (None, None)
-    return Testing(tuple(dict.fromkeys(methods)), setting, sending, given["embedder"] or DEFAULT)
+    return Scoring(tuple(dict.fromkeys(methods)), setting, sending, given["embedder"] or DEFAULT)
 
 
 def _drawing(given: dict[str, Any]) -> Drawing:

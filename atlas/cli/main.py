@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 
 import click
 
+from atlas.cli.lazy import LazyGroup
 from atlas.errors import AtlasError, InputError
 
 # name: (module:function, one line of help). `atlas --help` imports none of them.
@@ -41,33 +41,9 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group that knows its commands' names and help without importing them."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of the table."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of one command; None for an unknown name."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, function = COMMANDS[cmd_name][0].partition(":")
-        try:
-            command = getattr(importlib.import_module(module), function)
-        except ModuleNotFoundError as error:
-            needs = f"atlas {cmd_name} needs {error.name}, which is not installed"
-            raise InputError(f"{needs}; pip install 'atlas-neurons[all]'") from error
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the table of commands from COMMANDS alone."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
-
-
-@click.group(cls=LazyGroup, epilog="Example: atlas --help; atlas search aspirin; atlas neuron L24/N5326")
+@click.group(
+    cls=LazyGroup, table=COMMANDS, epilog="Example: atlas --help; atlas search aspirin; atlas neuron L24/N5326"
+)
 @click.version_option(package_name="atlas-neurons", prog_name="atlas")
 def cli() -> None:
     """Query a transformer's MLP neurons: what fires them, what they write to, which circuit they are in.
@@ -110,7 +86,12 @@ def _run(arguments: list[str] | None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        building = (sys.argv[1:] if arguments is None else arguments)[:1] in (["build"], ["measure"], ["edges"])
+        building = (sys.argv[1:] if arguments is None else arguments)[:1] in (
+            ["build"],
+            ["measure"],
+            ["edges"],
+            ["label"],
+        )
         click.echo(f"atlas: interrupted{'; run the same command again to go on' if building else ''}", err=True)
         return 130
     except BrokenPipeError:  # the reader, for example `head`, has enough

@@ -6,21 +6,18 @@ words up in that vocabulary and needs no Python. A mark of the texts in the meta
 
 from __future__ import annotations
 
-from typing import Literal
-
 import duckdb
 
-from atlas.store.ledger import get_metadata, set_metadata
+from atlas.store.ledger import set_metadata
+from atlas.store.search_state import State, index_state, mark_of_texts
 from atlas.store.sqlfiles import sql_text
 from atlas.store.write import append_from_query, replace_from_query
 
-FORMAT = 1  # of the tables and of the stemmer's rules: a new one makes every older index stale
-TABLES = ("search_words", "search_terms", "search_postings", "search_documents", "search_fields")
+__all__ = ["State", "build_index", "index_state"]
+
 _AT_ONCE = 200_000  # neurons whose words are counted together: 3M rows, 300 MB
 _ROWS = 3_000_000  # postings that are sorted together
 _TEMPORARY = ("search_counts", "search_stems", "search_occurrences")
-
-State = Literal["fresh", "stale", "absent"]
 
 
 def build_index(con: duckdb.DuckDBPyConnection) -> int:
@@ -41,21 +38,8 @@ def build_index(con: duckdb.DuckDBPyConnection) -> int:
     replace_from_query(con, "search_terms", sql_text("ingest", "search_terms"))
     for name in _TEMPORARY:
         con.execute(f"DROP TABLE temp.{name}")
-    set_metadata(con, {"search_index": _mark(con)})
+    set_metadata(con, {"search_index": mark_of_texts(con)})
     return rows
-
-
-def index_state(con: duckdb.DuckDBPyConnection) -> State:
-    """Whether the atlas has a word index of the texts that its neurons show now. 0.2 s at 1.64M texts."""
-    stored = get_metadata(con).get("search_index")
-    if stored is None:
-        return "absent"
-    return "fresh" if stored == _mark(con) else "stale"
-
-
-def _mark(con: duckdb.DuckDBPyConnection) -> str:
-    texts, mark = con.execute(sql_text("ingest", "search_mark")).fetchall()[0]
-    return f"{FORMAT}:{texts}:{mark:016x}"
 
 
 def _stem(con: duckdb.DuckDBPyConnection) -> None:

@@ -134,10 +134,14 @@ class Answer:
     @property
     def _whole(self) -> bool:
         limit = self._parameters.get("max_rows")
+        if self._parameters.get("skip_rows"):
+            return False
         return not isinstance(limit, int) or len(self) < limit
 
     def _count(self) -> int:
         unlimited = self._parameters | {"max_rows": None}
+        if "skip_rows" in unlimited:
+            unlimited["skip_rows"] = 0
         return int(self._run(f"SELECT count(*) FROM ({self._statement})", unlimited).fetchall()[0][0])
 
     def _relation(self) -> duckdb.DuckDBPyRelation:

@@ -66,6 +66,7 @@ class Atlas:
         self._lock = threading.RLock()
         self._macros: set[str] = set()
         self.populations: dict[int, tuple[list[int], list[int]]] = {}  # of atlas.query.common, by minimum count
+        self.index_state: str | None = None  # of atlas.query.search: whether the word index is of the texts shown
         self.schema = schema_version(self.con)
         require_readable(self.con, self.name)
         self.missing: frozenset[str] = frozenset()
@@ -109,12 +110,15 @@ class Atlas:
         self,
         query: str,
         *,
-        mode: Literal["words", "regex"] = "words",
-        field: str = "all",
+        mode: str = "words",
+        field: str | Mapping[str, float] = "all",
         where: Where | None = None,
         limit: int | None = 20,
     ) -> Answer:
-        """Neurons by the words of their labels (BM25, trailing * = prefix) or by a regular expression, best first."""
+        """Neurons by their labels, best first; mode "words" (BM25), "fuzzy", "substring", "regex", "semantic" ...
+
+        words: any of them, with inflections; dr* = words that begin so; "past tense" in quotes = as it stands.
+        """
         from atlas.query.search import search
 
         return search(self, query, mode=mode, field=field, where=where, limit=limit)

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 LAYERS, D_MLP = 64, 25_600
-FULL, COMPARED, QUICK = LAYERS * D_MLP, 200_000, 40_000  # lines
+FULL, COMPARED, QUICK = LAYERS * D_MLP, 100_000, 40_000  # lines
 BODIES = 2_000  # different texts; each line has its own ids
 READERS = ("json", "orjson", "pyarrow", "duckdb", "atlas")
 
@@ -33,12 +33,13 @@ def write_lines(path: Path, lines: int, *, seed: int = 0) -> None:
     dice = random.Random(seed)
     words = ["".join(dice.choices("abcdefghijklmnopqrstuvwxyz", k=dice.randint(3, 9))) for _ in range(5_000)]
     bodies = [_body(dice, words) for _ in range(BODIES)]
-    with path.open("w", encoding="utf-8") as out:
+    shown = json.dumps([{"token": "tok", "activation": 1.25}] * 13)
+    with path.open("w", encoding="utf-8", buffering=1 << 20) as out:
         for i in range(lines):
             layer, neuron = divmod(i, D_MLP)
-            seen = {"layer": layer, "neuron": neuron, "num_exemplars": 20, "max_activation": 65.0 + i % 7}
-            shown = {**seen, "top": [{"token": "tok", "activation": 1.25}] * 13}
-            out.write(f'{{"feature_id": {i}, {bodies[i * 7919 % BODIES]}, "feature_metadata": {json.dumps(shown)}}}\n')
+            seen = f'"layer": {layer}, "neuron": {neuron}, "num_exemplars": 20, "max_activation": {65 + i % 7}.5'
+            body = bodies[i * 7919 % BODIES]
+            out.write(f'{{"feature_id": {i}, {body}, "feature_metadata": {{{seen}, "top": {shown}}}}}\n')
 
 
 def _body(dice: random.Random, words: list[str]) -> str:

@@ -111,8 +111,13 @@ WITH asked AS (
     SELECT w.word, p.document, sum(p.tf) AS tf, any_value(p.size) AS size,
         max(w.likeness * w.likeness * p.tf / (p.tf + 0.3 + 0.9 / s.mean_size * p.size)) AS best, max(w.df) AS df
     FROM (
-        SELECT w.*, max(t.documents) OVER (PARTITION BY w.word) AS df
-        FROM wide AS w JOIN search_terms AS t ON t.term = w.term
+        SELECT w.*, max(t.df) OVER (PARTITION BY w.word) AS df
+        FROM wide AS w JOIN (
+            SELECT term, CASE of_field WHEN 'all' THEN documents WHEN 'label' THEN in_label
+                WHEN 'description' THEN in_description WHEN 'input_label' THEN in_input_label
+                ELSE in_output_label END AS df
+            FROM search_terms
+        ) AS t ON t.term = w.term
     ) AS w JOIN postings AS p ON p.term = w.term CROSS JOIN sizes AS s
     WHERE p.forms & w.forms <> 0
     GROUP BY w.word, p.document

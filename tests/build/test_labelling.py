@@ -429,13 +429,19 @@ def test_a_wrong_key_stops_the_run_with_one_line_and_keeps_what_there_is(file: P
         assert run(file, stub).sent == stub.requests - 6
 
 
-def test_an_endpoint_that_only_fails_stops_the_run(file: Path) -> None:
-    with serving(Stub(lambda body, seen: Play(400, content="unknown response_format"))) as stub:
-        with pytest.raises(
-            ServiceError, match=r"14 requests in a row failed, the last with: 400: unknown response_format"
-        ):
+@pytest.mark.parametrize(("good_before", "row"), [(0, 5), (3, 14)])
+def test_an_endpoint_that_only_fails_stops_the_run(file: Path, good_before: int, row: int) -> None:
+    def script(body: Body, seen: int) -> Play:
+        if len(stub.answered) < good_before:
+            return Play(content=good(body))
+        return Play(400, content=b'{"detail": "unknown response_format"}')
+
+    with serving(Stub(script)) as stub:
+        message = rf'{row} requests in a row failed, the last with: 400: {{"detail": "unknown response_format"}}; mend'
+        with pytest.raises(ServiceError, match=message):
             run(file, stub)
-        assert 14 <= stub.requests <= 14 + 4
+        assert row <= stub.requests <= good_before + row + 2 * 4
+    assert len(labels(file, "source = 'llm' AND status = 'ok'")) == len(stub.answered)
 
 
 def test_a_dead_endpoint_writes_nothing(file: Path) -> None:

@@ -14,10 +14,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+from atlas.query.answer import Answer
+from atlas.query.atlas import Atlas
+from atlas.query.semantic import hybrid, semantic
+
 HERE = Path(__file__).parent
 PEOPLES = HERE.parents[2] / "shared" / "data" / "neurons" / "feature-circuits_gemma-2-2b.jsonl"
-D_MLP = 1000  # all labels stand in layer 0
-
 Texts = list[tuple[str | None, ...]]  # label, description, input_label, output_label of neuron 0, 1, ...
 Search = Callable[[str], Sequence[tuple[int, int]]]  # a query -> the first ten neurons
 
@@ -36,6 +40,39 @@ def peoples_labels(file: Path = PEOPLES) -> Texts:
         for row in rows
         if isinstance(row.get("Annotation"), str)
     ]
+
+
+def write_judged(file: Path, texts: Texts) -> Path:
+    """An atlas of one layer whose neurons show these texts, with word index and vectors of all four fields."""
+    from atlas.ingest.label_embeddings import FIELDS, embed_labels
+    from atlas.ingest.search_index import build_index
+    from atlas.models.text_embedder import load_embedder
+    from atlas.store.connection import open_writer
+    from atlas.store.ledger import set_metadata
+    from atlas.store.schema import apply_schema
+
+    con = open_writer(file)
+    apply_schema(con, d_mlp=len(texts))
+    set_metadata(con, {"num_layers": 1, "neurons_per_layer": len(texts), "model": "judged"})
+    names = ("label", "description", "input_label", "output_label")
+    rows = [{"neuron": place, **dict(zip(names, one, strict=True))} for place, one in enumerate(texts)]
+    kinds = pa.schema([("neuron", pa.int32()), *((name, pa.string()) for name in names)])
+    con.register("incoming", pa.Table.from_pylist(rows, schema=kinds))
+    con.execute("INSERT INTO neurons BY NAME SELECT 0 AS layer, neuron::BIGINT AS feature_id, * FROM incoming")
+    build_index(con)
+    embed_labels(con, load_embedder(), fields=(*FIELDS, "description"))
+    con.close()
+    return file
+
+
+def modes(opened: Atlas) -> dict[str, Search]:
+    """The searches that are judged."""
+    return {
+        "words": lambda query: _first(opened.ask("label_search", {"query": query, "max_rows": 10})),
+        "fuzzy": lambda query: _first(opened.ask("label_search", {"query": query, "mode": "fuzzy", "max_rows": 10})),
+        "semantic": lambda query: _first(semantic(opened, query, limit=10)),
+        "hybrid": lambda query: _first(hybrid(opened, query, limit=10)),
+    }
 
 
 def queries(part: str) -> list[dict[str, Any]]:
@@ -71,6 +108,10 @@ def judge(part: str, texts: Texts, search: Search) -> dict[str, float]:
         by_kind.setdefault(query["kind"], []).append(value)
         by_kind.setdefault("all", []).append(value)
     return {kind: sum(values) / len(values) for kind, values in by_kind.items()}
+
+
+def _first(found: Answer) -> list[tuple[int, int]]:
+    return [(row["layer"], row["neuron"]) for row in found.rows()]
 
 
 def _gain(grades: Sequence[int]) -> float:

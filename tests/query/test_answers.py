@@ -110,7 +110,7 @@ def test_search_field_and_regex(a: atlas.Atlas) -> None:
         ("  ", {}, "empty query"),
         ("++", {}, "no letter"),
         ("(", {"mode": "regex"}, "not a regular expression"),
-        ("dog", {"mode": "semantic"}, "unknown search mode"),
+        ("dog", {"mode": "vowels"}, "unknown search mode"),
         ("dog", {"field": "nope"}, "unknown field"),
         ("dog", {"where": Where(cluster="77")}, "no module '77'"),
     ],

@@ -164,10 +164,11 @@ def judge(request: Request, message: dict[str, Any], finish: str | None, facts: 
 
 
 def _told(error: openai.APIStatusError) -> str:
-    body = error.body
-    text = body.get("message") if isinstance(body, dict) else None
-    code = f" [{body['code']}]" if isinstance(body, dict) and body.get("code") else ""
-    return " ".join(str(text or error.message).split())[:300] + code
+    """What the server says is wrong, whatever shape it gives its errors."""
+    body = error.body if isinstance(error.body, dict) else {}
+    text = body.get("message") or error.response.text or error.message
+    code = f" [{body['code']}]" if body.get("code") else ""
+    return " ".join(str(text).split())[:300] + code
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:

@@ -19,6 +19,7 @@ from atlas.derive.labelling.prompts import repair_text
 from atlas.derive.labelling.request import API_ERROR, PARSE_ERROR, Reply, Request, repair_of
 from atlas.errors import AtlasError, ServiceError
 
+_FIRST_FAILURES = 5  # before any answer of a run: a wrong parameter, not bad luck
 _ROW_OF_FAILURES = 10  # and as many as are in flight: then the endpoint is taken to be out of order
 
 
@@ -37,6 +38,7 @@ class Desk:
     fault: AtlasError | None = None  # what stopped it, to be raised when everything is in order
     told: Callable[[], None] = lambda: None  # called after each group of answers
     failures_in_a_row: int = 0
+    answered: bool = False  # the endpoint answered at least one request of this run
 
     def halt(self, why: str, fault: AtlasError | None = None) -> None:
         """Send nothing more."""
@@ -145,13 +147,15 @@ class _Window:
         return reply
 
     def _watch(self, reply: Reply) -> None:
+        """Stop when nothing but failures comes: soon if nothing was ever answered, else after a row of them."""
         desk = self._desk
         desk.failures_in_a_row = desk.failures_in_a_row + 1 if reply.status == API_ERROR else 0
-        if desk.failures_in_a_row >= _ROW_OF_FAILURES + desk.concurrency and desk.fault is None:
+        desk.answered = desk.answered or reply.status != API_ERROR
+        most = _ROW_OF_FAILURES + desk.concurrency if desk.answered else _FIRST_FAILURES
+        if desk.failures_in_a_row >= most and desk.fault is None:
             told = f"{desk.failures_in_a_row} requests in a row failed, the last with: {reply.detail}"
-            desk.halt(
-                "the endpoint fails", ServiceError(f'{told}; mend that and run it again with "--retry {API_ERROR}"')
-            )
+            then = f'mend that (--model, --answers, --parameter) and run it again with "--retry {API_ERROR}"'
+            desk.halt("the endpoint fails", ServiceError(f"{told}; {then}"))
 
 
 def _repair(request: Request, row: Row) -> Request:

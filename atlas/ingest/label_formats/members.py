@@ -60,11 +60,14 @@ class _Window:
         self.at = at
 
     def grow(self) -> bool:
-        chunk = next(self._source, None)
-        more = self._decode(chunk) if chunk else ""
-        if chunk:
-            self.text, self.at = self.text[self.at :] + more, 0
-        return bool(chunk)
+        """Read on, at least as much as is at hand: what is decoded again and again then costs twice its length."""
+        more, wanted = [self.text[self.at :]], max(len(self.text) - self.at, 1)
+        while wanted > 0 and (chunk := next(self._source, None)):
+            more.append(self._decode(chunk))
+            wanted -= len(chunk)
+        if len(more) > 1:
+            self.text, self.at = "".join(more), 0
+        return len(more) > 1
 
     def match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         while True:
