@@ -111,6 +111,13 @@ def test_a_forecast_counts_and_refuses_with_both_numbers(file: Path) -> None:
     assert file.read_bytes() == before
 
 
+@pytest.mark.parametrize("method", ["kmeans", "nmf", "spectral"])
+def test_a_forecast_grows_with_the_number_of_modules(file: Path, method: str) -> None:
+    usual, more = (forecast(file, method, {"min_count": 1, "k": k}).need for k in (None, 20))
+    assert more.seconds > usual.seconds
+    assert (more.memory > usual.memory) == (method != "kmeans")  # its points are as wide for any k
+
+
 @pytest.mark.parametrize(
     ("method", "given", "message"),
     [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import duckdb
@@ -34,12 +34,16 @@ LINK = 40  # bytes of an edge in a link list, at most: two ids of 7 digits, a we
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method takes: bytes an entry and a neuron, and seconds(entries) = base * (entries / 1M) ^ growth."""
+    """What a method takes: bytes an entry and a neuron, and seconds(entries) = base * (entries / 1M) ^ growth.
+
+    Both for the usual number of modules; `module`: bytes a neuron for each module more. Seconds are proportional to k.
+    """
 
     entry: int
     neuron: int
     seconds: float
     growth: float
+    module: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,16 @@ class Need:
     disk: int  # bytes, for a while
 
 
-# infomap: measured at 1, 4.3, 6.6 and 7.8 million edges; louvain-hierarchical at 4.3; kmeans (16 s of CPU) and spectral
-# (51 s) at 1.2 million edges of 65,536 neurons with the usual k; leiden and nmf are estimates.
+# Measured: infomap at 1 to 54 million edges; of 352,256 neurons and 4.4 million edges leiden (195 s of processor time, 1.5
+# GB), louvain-hierarchical (47 s, 1.3 GB), kmeans (146 s, 0.9 GB) and nmf (109 s, 1.0 GB); spectral (51 s) at 1.2 million
+# edges of 65,536 neurons.
 _COSTS = {
     "infomap": Cost(190, 1000, 9.0, 1.4),
-    "leiden": Cost(330, 500, 25.0, 1.2),
-    "louvain-hierarchical": Cost(260, 500, 9.0, 1.2),
-    "kmeans": Cost(110, 2000, 15.0, 1.2),
-    "nmf": Cost(110, 2000, 30.0, 1.2),
-    "spectral": Cost(110, 2000, 40.0, 1.2),
+    "leiden": Cost(330, 500, 33.0, 1.2),
+    "louvain-hierarchical": Cost(260, 500, 8.0, 1.2),
+    "kmeans": Cost(110, 2000, 22.0, 1.2),
+    "nmf": Cost(110, 2000, 20.0, 1.2, module=24),
+    "spectral": Cost(110, 2000, 40.0, 1.2, module=32),
 }
 
 
@@ -105,8 +110,9 @@ def predict(con: duckdb.DuckDBPyConnection, method: str, options: Any, *, neuron
     """
     entries, cost = _entries(con, options), _COSTS[method]
     with_entries = min(neurons, 2 * entries)
-    memory = BASE_MEMORY + entries * cost.entry + with_entries * cost.neuron
-    seconds = 2 + cost.seconds * (entries / 1e6) ** cost.growth * getattr(options, "trials", 1)
+    k, usual = _modules(method, options, with_entries)
+    memory = BASE_MEMORY + entries * cost.entry + with_entries * (cost.neuron + cost.module * max(k - usual, 0))
+    seconds = 2 + cost.seconds * (entries / 1e6) ** cost.growth * getattr(options, "trials", 1) * k / usual
     disk = entries * LINK if method == "infomap" else 0
     return Need(entries, memory, seconds, disk)
 
@@ -121,6 +127,16 @@ def _entries(con: duckdb.DuckDBPyConnection, options: Any) -> int:
         return count_edges(con, EdgeChoice("weight_abs_sum", options.min_count))
     found = con.execute("SELECT count(*) FROM token_stats WHERE n >= $1 AND sum <> 0", [options.min_count]).fetchall()
     return int(found[0][0])
+
+
+def _modules(method: str, options: Any, neurons: int) -> tuple[int, int]:
+    """How many modules a method that is told so looks for, and how many it would by itself; (1, 1) for the others."""
+    if not hasattr(options, "k"):
+        return 1, 1
+    from atlas.derive.clustering.profiles import module_count
+
+    usual = module_count(replace(options, k=None), neurons, most=_module(method).MOST)
+    return options.k or usual, usual
 
 
 def _module(method: str) -> Any:
