@@ -56,9 +56,9 @@ class Need:
     disk: int  # bytes, for a while
 
 
-# Measured: infomap at 1 to 54 million edges; of 352,256 neurons and 4.4 million edges leiden (195 s of processor time, 1.5
-# GB), louvain-hierarchical (47 s, 1.3 GB), kmeans (146 s, 0.9 GB) and nmf (109 s, 1.0 GB); spectral (51 s) at 1.2 million
-# edges of 65,536 neurons.
+# Measured: infomap at 1 to 54 million edges; of 352,256 neurons and 4.4 million edges leiden (195 s of processor time,
+# 1.5 GB), louvain-hierarchical (47 s, 1.3 GB), kmeans (146 s, 0.9 GB) and nmf (109 s, 1.0 GB); spectral (51 s) at 1.2
+# million edges of 65,536 neurons.
 _COSTS = {
     "infomap": Cost(190, 1000, 9.0, 1.4),
     "leiden": Cost(330, 500, 33.0, 1.2),
