@@ -230,8 +230,7 @@ def table_labels(context: Context) -> int:
     con, recipe = context.con, context.recipe
     clear_labels(con)
     con.execute("DELETE FROM ingests WHERE step LIKE 'labels:%'")
-    sizes = {"layers": context.layers, "d_mlp": context.d_mlp}
-    rows = 0 if recipe.is_assembly else label_by_rules(con, **sizes)
+    rows = 0 if recipe.is_assembly else label_by_rules(con, layers=context.layers, d_mlp=context.d_mlp)
     for file in recipe.label_files:
         started = now()
         how = Reading(strict=recipe.labels.strict)
