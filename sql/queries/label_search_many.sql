@@ -25,7 +25,9 @@ WITH questions AS (
         ON ends_with(a.word, e.ending) AND (e.ending = '' OR length(a.word) - length(e.ending) >= 3)
     WHERE mode = 'words' AND NOT a.is_prefix
 ), guesses AS (
-    SELECT word, 4 * length(base) AS kept, unnest([base, base || 'e', left(base, -1) || 'i', left(base, -1)]) AS guess,
+    SELECT word, 4 * length(base) AS kept, unnest([base, base || 'e',
+            CASE WHEN ends_with(base, 'y') THEN left(base, -1) || 'i' END,
+            CASE WHEN right(base, 1) = right(left(base, -1), 1) THEN left(base, -1) END]) AS guess,
         unnest([CASE WHEN base = word OR length(base) > 3 THEN 3 ELSE 1 END, 2, 1, 0]) AS place
     FROM bases
 ), known AS (
