@@ -162,7 +162,7 @@ def in_ledger(file: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in folder_of(file).glob("output/*.jsonl"))
 
 
-def wait_for(what: Any, seconds: float = 60.0) -> None:
+def wait_for(what: Any, seconds: float = 240.0) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end
@@ -179,7 +179,7 @@ def test_a_killed_run_resumes_without_one_repeated_request(file: Path, answers: 
             left[0] -= 1
             held = left[0] < 0
         if held:
-            gate.wait(30)
+            gate.wait(240)
             return Play(500)
         return Play(content=good(body))
 
@@ -221,7 +221,7 @@ def test_ctrl_c_keeps_what_is_in_flight_and_writes_the_atlas(file: Path) -> None
         running = started(file, stub, "--concurrency", "4")
         wait_for(lambda: in_ledger(file) >= 20)
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=60)
+        out, err = running.communicate(timeout=240)
         assert running.returncode == 130, err
         assert b"ended early: interrupted; the same command goes on" in out
         assert len(labels(file)) == in_ledger(file) == sum(stub.answered.values()) < LAYERS * D_MLP
@@ -233,7 +233,7 @@ def test_two_runs_at_once_refuse_each_other(file: Path) -> None:
     gate = threading.Event()
 
     def script(body: Body, seen: int) -> Play:
-        gate.wait(30)
+        gate.wait(240)
         return Play(content=good(body))
 
     with serving(Stub(script)) as stub:
