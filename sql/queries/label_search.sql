@@ -54,7 +54,8 @@ WITH asked AS (
                     AS letters
             FROM asked WHERE mode = 'fuzzy'
         ) AS a JOIN search_words AS w
-            ON abs(length(w.word) - length(a.word)) <= a.reach AND bit_count(xor(w.letters, a.letters)) <= 2 * a.reach
+            ON w.documents > 0 AND abs(length(w.word) - length(a.word)) <= a.reach
+            AND bit_count(xor(w.letters, a.letters)) <= 2 * a.reach
             AND damerau_levenshtein(a.word, w.word) <= a.reach
         QUALIFY row_number() OVER (PARTITION BY a.word ORDER BY likeness DESC, w.documents DESC, w.word) <= 50
     )
@@ -105,7 +106,7 @@ WITH asked AS (
 ), wide AS (
     SELECT a.word, w.term, bit_or((1 << w.form)::USMALLINT) AS forms, 1 AS likeness
     FROM asked AS a JOIN search_words AS w ON starts_with(w.word, a.word)
-    WHERE a.is_prefix
+    WHERE a.is_prefix AND w.documents > 0
     GROUP BY a.word, w.term
     UNION ALL
     SELECT word, term, 65535 AS forms, likeness FROM near
