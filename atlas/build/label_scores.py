@@ -44,12 +44,13 @@ from atlas.derive.labelling.scoring import (
 )
 from atlas.errors import InputError, StoreError
 from atlas.ingest.label_choice import choose_labels
-from atlas.ingest.search_index import build_index, index_state
+from atlas.ingest.search_index import build_index
 from atlas.models.text_embedder import DEFAULT, TextEmbedder, load_embedder
 from atlas.progress import Progress, Quiet
 from atlas.query.atlas import Atlas
 from atlas.store.connection import Limits, existing
 from atlas.store.ledger import get_metadata
+from atlas.store.search_state import index_state
 from atlas.store.sqlfiles import sql_text
 from atlas.store.write import append_from_arrow, transaction
 from atlas.tables import TABLES

@@ -8,6 +8,7 @@ by copy, change, check and rename. What a kill interrupts is in the ledger: the 
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import tempfile
 import threading
@@ -32,7 +33,7 @@ from atlas.derive.labelling.dispatch import Desk, dispatch, settled
 from atlas.derive.labelling.evidence import Asking, Question
 from atlas.derive.labelling.ledger import Ledger, Row, ledger_file, locked
 from atlas.derive.labelling.request import OK, Request, Setting
-from atlas.errors import StoreError
+from atlas.errors import InputError, ResourceError, StoreError
 from atlas.ingest.label_choice import choose_labels
 from atlas.ingest.search_index import build_index
 from atlas.progress import Progress, Quiet, Task
@@ -137,7 +138,8 @@ def label_atlas(
     shown, folder = progress or Quiet(), folder_of(file)
     desk = make_desk(sending)
     with locked(folder), tempfile.TemporaryDirectory(prefix="rows-", dir=folder) as spill, stopping(desk):
-        with Atlas(file, limits=Limits("1GiB", 1)) as atlas:
+        with Atlas(file, limits=Limits("1GiB", 1, Path(spill) / "duckdb")) as atlas:
+            _require_writable(atlas)
             plan = make_plan(atlas, which, choice or Choice(), shown)
             found = _waves(_Run(atlas, plan, setting, desk, folder, Path(spill)), choice or Choice(), shown)
             d_mlp = atlas.d_mlp
@@ -252,7 +254,7 @@ def make_desk(sending: Sending) -> Desk:
 
 
 def make_plan(atlas: Atlas, which: str, choice: Choice, progress: Progress) -> Plan:
-    """Choose what is asked; StoreError when the atlas has no such wave or nothing to make prompts from."""
+    """Choose what is asked; InputError for a wave that is not there, StoreError without anything to show."""
     module = PASSES[which]
     _require_evidence(atlas, module, progress)
     sizes = _modules(atlas, choice) if module is cluster_pass else {n: range(atlas.d_mlp) for n in range(atlas.layers)}
@@ -261,7 +263,7 @@ def make_plan(atlas: Atlas, which: str, choice: Choice, progress: Progress) -> P
     if not waves:
         kind = "level" if module is cluster_pass else "layer"
         there = f"{kind}s {min(sizes)} to {max(sizes)}" if sizes else f"none of at least {choice.at_least} neurons"
-        raise StoreError(f"no {kind} {first} to ask about: {atlas.name} has {there}; choose among these")
+        raise InputError(f"no {kind} {first} to ask about: {atlas.name} has {there}; choose among these")
     total = sum(len(sizes[wave]) for wave in waves)
     if choice.sample is None or choice.sample >= total:
         return Plan(module, waves, None, total)
@@ -285,6 +287,18 @@ def _modules(atlas: Atlas, choice: Choice) -> dict[int, list[str]]:
     large = f"size >= {int(choice.at_least)}"
     found = atlas.sql(f"SELECT level, cluster_path FROM clusters WHERE {large} ORDER BY level, cluster_path").fetchall()
     return {level: [path for _, path in rows] for level, rows in groupby(found, key=lambda row: int(row[0]))}
+
+
+def _require_writable(atlas: Atlas) -> None:
+    """Refuse, before anything is paid for, an atlas that the labels could not be written into."""
+    if atlas.schema == 0:
+        raise StoreError(f"{atlas.name} has schema 0 (another tool wrote it): labels are for files of atlas build")
+    need, free = 1.5 * atlas.path.stat().st_size, shutil.disk_usage(atlas.path.resolve().parent).free
+    if need > free:
+        raise ResourceError(
+            f"writing the labels takes up to {need / 1e9:.2f} GB beside the atlas, {free / 1e9:.2f} GB are free; free "
+            "space there"
+        )
 
 
 def _require_evidence(atlas: Atlas, module: ModuleType, progress: Progress) -> None:
@@ -429,7 +443,7 @@ def _write(file: Path, spill: Path, which: ModuleType, *, d_mlp: int, progress: 
 
 def _new_rows(file: Path, parts: list[str], table: str) -> int:
     """Rows that the atlas does not hold."""
-    with Atlas(file, limits=Limits("1GiB", 1)) as atlas:
+    with Atlas(file, limits=Limits("1GiB", 1, Path(parts[0]).parent / "duckdb")) as atlas:
         statement = f"SELECT count(*) FROM (FROM read_parquet($parts) EXCEPT FROM {table})"
         return int(atlas.cursor().execute(statement, {"parts": parts}).fetchall()[0][0])
 

@@ -14,9 +14,11 @@ from atlas.ingest.edge_store.facts import Store, locked, open_store
 from atlas.ingest.edge_store.planning import refuse_full_disk
 from atlas.ingest.neurons import assemble_clusters, assemble_neurons
 from atlas.ingest.projection import ProjectOptions, members_file, project, refuse_too_wide
+from atlas.ingest.search_index import build_index
 from atlas.progress import Progress, Quiet
 from atlas.store.connection import Limits
 from atlas.store.ledger import Ingested, now, record, set_metadata
+from atlas.store.search_state import index_state
 from atlas.store.write import transaction
 
 EDGE_DISK = 60  # bytes of an edge of the store while an atlas is made of it: both directions and their sorting
@@ -77,6 +79,8 @@ def _put(
     with transaction(con):
         assemble_neurons(con, layers=store.facts.layers)
         assemble_clusters(con)  # the weights of modules are sums of these edges
+        if index_state(con) == "stale":
+            build_index(con)
     counts = (_count(con, table) for table in ("edges", "graphs", "neuron_graphs", "cooccurrence"))
     return Projected(*counts)
 

@@ -36,12 +36,12 @@ def relabel(file: Path, *, limits: Limits, progress: Progress | None = None) -> 
     On any failure the atlas stays as it was. Memory: one layer's tables, see `limits`.
     Raises InputError without an atlas, StoreError for one that does not say its sizes.
     """
-    shown, sizes = progress or Quiet(), _sizes(existing(file), limits)
+    shown, (layers, d_mlp) = progress or Quiet(), sizes(existing(file), limits)
 
     def change(con: duckdb.DuckDBPyConnection, fresh: bool) -> RuleLabels:
         started = now()
         with transaction(con):
-            rows = label_by_rules(con, layers=sizes[0], d_mlp=sizes[1], progress=shown)
+            rows = label_by_rules(con, layers=layers, d_mlp=d_mlp, progress=shown)
             covered = choose_labels(con)
             record(con, Ingested(STEP, f"{started:%Y%m%dT%H%M%S.%f}", rows_out=rows), started=started)
         with transaction(con):
@@ -49,10 +49,11 @@ def relabel(file: Path, *, limits: Limits, progress: Progress | None = None) -> 
         shown.note("checking the atlas")
         return RuleLabels(rows, *_count(con), covered.text())
 
-    return revise(file, change, d_mlp=sizes[1], limits=limits, what="with these labels the atlas")
+    return revise(file, change, d_mlp=d_mlp, limits=limits, what="with these labels the atlas")
 
 
-def _sizes(file: Path, limits: Limits) -> tuple[int, int]:
+def sizes(file: Path, limits: Limits) -> tuple[int, int]:
+    """Layers and MLP width of an atlas; StoreError when it does not say them."""
     from atlas.store.connection import open_reader
 
     con = open_reader(file, limits=limits, macros=False)

@@ -26,6 +26,7 @@ from atlas.build.table_steps import (
     table_model,
     table_neurons,
     table_pruning,
+    table_search,
     table_statistics,
     table_wiring,
 )
@@ -212,6 +213,7 @@ def _without(section: Any, *names: str) -> dict[str, Any]:
 
 
 _STORE = ("store_graphs", "store_neuron_graphs", "store_appearances", "store_counts")
+_SEARCH = tuple(path.stem for path in sql_files("ingest") if path.stem.startswith("search_"))
 
 STEPS: tuple[Step, ...] = (
     Step(
@@ -370,6 +372,7 @@ STEPS: tuple[Step, ...] = (
         ),
         sql=("neurons", "label_ranks", "label_choice", "clusters"),
     ),
+    Step("table:search", "word index", "table", table_search, ("table:neurons",), sql=_SEARCH),
     Step(
         "table:macros",
         "macros",

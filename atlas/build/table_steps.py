@@ -247,6 +247,13 @@ def table_neurons(context: Context) -> int:
     return assemble_neurons(context.con, layers=context.layers) + assemble_clusters(context.con)
 
 
+def table_search(context: Context) -> int:
+    """What neurons show -> the word index that label_search answers from."""
+    from atlas.ingest.search_index import build_index
+
+    return build_index(context.con)
+
+
 def table_macros(context: Context) -> int:
     """The questions of sql/queries -> macros stored in the file."""
     from atlas.store.schema import store_macros

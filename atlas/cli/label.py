@@ -16,6 +16,7 @@ COMMANDS = {
     "embed": ("atlas.cli.label_embed:embed", "Vectors of labels, for search by meaning."),
     "import": ("atlas.cli.label_imports:import_", "Bring in the labels of other tools' files."),
     "export": ("atlas.cli.label_imports:export", "Write the labels in other tools' formats."),
+    "index": ("atlas.cli.label_index:index", "The word index that atlas search answers from."),
     "stats": ("atlas.cli.label_imports:stats", "Coverage, layers, types, interpretability, uniqueness."),
 }
 

@@ -13,7 +13,7 @@ from atlas.errors import AtlasError, InputError
 # name: (module:function, one line of help). `atlas --help` imports none of them.
 COMMANDS = {
     "neuron": ("atlas.cli.query:neuron", "One neuron: labels, tokens, texts, edges, wiring."),
-    "search": ("atlas.cli.query:search", "Neurons by the words of their labels."),
+    "search": ("atlas.cli.search:search", "Neurons by their labels: words, typos, patterns, meaning."),
     "tokens": ("atlas.cli.query:tokens", "Tokens that fire a neuron, module or selection."),
     "fires-on": ("atlas.cli.query:fires_on", "Neurons that fire on a token or a category of tokens."),
     "edges": ("atlas.cli.edges:edges", "Edges between two selections; edge stores: add, compact, project."),

@@ -5,14 +5,8 @@ from __future__ import annotations
 import click
 
 from atlas.cli.options import View, selection, view_options
-from atlas.errors import InputError
 
 POLARITY = click.option("--polarity", type=click.Choice(["+", "-"]), help="Only firings of this sign; both by default.")
-_NO_MATCH = {
-    "words": "try a trailing * for prefixes (dr*), --mode regex for parts of words, or fewer filters",
-    "regex": "try a shorter expression (case is ignored) or fewer filters",
-}
-_LABELLED = "FROM neurons WHERE coalesce(label, description, input_label, output_label) IS NOT NULL LIMIT 1"
 CONTEXTS = click.option("--contexts", is_flag=True, help="Show texts instead of the table.")
 
 
@@ -29,33 +23,6 @@ def neuron(view: View, neuron_id: str) -> None:
         view.show_data(card.to_dict() if view.format != "table" else None, str(card) if view.format == "table" else "")
         for note in card.notes:
             click.echo(f"note: {note}", err=True)
-
-
-@click.command(epilog="Example: atlas search 'aspirin drug*' --layers 10-20")
-@click.argument("words", nargs=-1, required=True)
-@click.option("--mode", type=click.Choice(["words", "regex"]), default="words", show_default=True, help="How to match.")
-@click.option("--field", default="all", show_default=True, help="label, description, input_label, output_label or all.")
-@click.option("--layers", metavar="A-B", help="Only these layers.")
-@click.option("--cluster", metavar="PATH", help="Only this module.")
-@click.option("--type", "kind", help="Only neurons with a label of this type.")
-@click.option("--source", help="Only neurons with a label from this source (llm, rule, manual ...).")
-@click.option("--explain", "parts", is_flag=True, help="Show the score parts of each word instead.")
-@view_options
-def search(view: View, words: tuple[str, ...], mode: str, field: str, parts: bool, **filters: str | None) -> None:
-    """Neurons whose labels contain WORDS (any of them, best first; a trailing * makes a prefix)."""
-    from atlas.query.search import Where, explain
-
-    where = Where(_layers(filters["layers"]), filters["cluster"], filters["kind"], filters["source"])
-    with view.open() as a:
-        if parts:
-            found = explain(a, " ".join(words), field=field)
-        else:
-            found = a.search(" ".join(words), mode=mode, field=field, where=where, limit=view.limit(20))  # type: ignore[arg-type]
-        view.show(found)
-        if not len(found):
-            labelled = a.free(_LABELLED, {}).rows()
-            nothing = f"no neuron of {a.name} has a label; [labels] files of a recipe put them in"
-            click.echo(f"note: {f'no label matches; {_NO_MATCH[mode]}' if labelled else nothing}", err=True)
 
 
 @click.command(epilog="Example: atlas tokens cluster:158.4 --polarity -")
@@ -109,12 +76,3 @@ def prune(view: View, threshold: float, layer: int | None, everything: bool, by_
             view.show(summary(a, threshold=threshold))
         else:
             view.show(a.prune(threshold=threshold, layer=layer, everything=everything, limit=view.limit(50)))
-
-
-def _layers(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    first, _, last = text.partition("-")
-    if not first.isdigit() or not (last or first).isdigit():
-        raise InputError(f"cannot read layers from {text!r}; use 12 or 10-20")
-    return int(first), int(last or first)

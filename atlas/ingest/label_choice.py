@@ -16,6 +16,7 @@ import duckdb
 from atlas.errors import InputError, StoreError
 from atlas.store.ledger import get_metadata, set_metadata
 from atlas.store.sqlfiles import sql_text
+from atlas.store.write import append_from_query
 
 KINDS = ("manual", "two-pass", "autointerp", "rule")
 _NAMED = ("import:", "rule:", "run:")  # with a name after the colon; "llm" has none
@@ -53,7 +54,7 @@ def choose_labels(con: duckdb.DuckDBPyConnection, *, precedence: Sequence[str] |
     _name_modules(con, "old_names")
     for layer in range(_layers(con)):
         shown += load_choice(con, layer, order)
-        con.execute(sql_text("ingest", "neurons_labels"), {"layer": layer})
+        _show(con, layer)
     drop_choice(con)
     _name_modules(con, "new_names")
     con.execute(sql_text("ingest", "cluster_renames"))
@@ -103,6 +104,24 @@ def rank_labels(con: duckdb.DuckDBPyConnection, layer: int, precedence: Sequence
 def drop_choice(con: duckdb.DuckDBPyConnection) -> None:
     """Drop the temporary tables of rank_labels and load_choice."""
     con.execute("DROP TABLE IF EXISTS temp.chosen_labels; DROP TABLE IF EXISTS temp.label_ranks")
+
+
+def _show(con: duckdb.DuckDBPyConnection, layer: int) -> None:
+    """Put the chosen labels into neurons. Many are written as new rows: updates stay in memory until a checkpoint."""
+    changed, neurons = con.execute(
+        "SELECT count(*) FILTER ((n.label, n.description) IS DISTINCT FROM (t.label, t.description)), count(*) "
+        "FROM neurons n LEFT JOIN chosen_labels t USING (neuron) WHERE n.layer = $1",
+        [layer],
+    ).fetchall()[0]
+    if 2 * changed <= neurons:
+        con.execute(sql_text("ingest", "neurons_labels"), {"layer": layer})
+        return
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE relabelled AS {sql_text('ingest', 'neurons_relabelled')}", {"layer": layer}
+    )
+    con.execute("DELETE FROM neurons WHERE layer = $1", [layer])
+    append_from_query(con, "neurons", "SELECT * FROM relabelled")
+    con.execute("DROP TABLE temp.relabelled")
 
 
 def _name_modules(con: duckdb.DuckDBPyConnection, table: str) -> None:

@@ -111,7 +111,8 @@ def import_labels(
 def files_of(file: Path) -> list[Path]:
     """The file itself, or all files of a folder, by name; InputError when there are none."""
     if file.is_dir():
-        found = sorted(path for path in file.rglob("*") if path.is_file() and not path.name.startswith("."))
+        shown = (path for path in file.rglob("*") if not path.name.startswith(".") or path.suffix == ".txt")
+        found = sorted(path for path in shown if path.is_file())  # Delphi's names may start with a dot: .model.layers.5
         if found:
             return found
         raise InputError(f"no files in {file}; give a label file or a folder of them")

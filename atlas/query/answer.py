@@ -57,6 +57,7 @@ class Answer:
         self._total: int | None = None
         self.warnings = warnings
         self.headline = headline
+        self.counted = True  # False: total is what there is, since counting the rest takes as long as asking for it
 
     def fetchall(self) -> list[Row]:
         """All rows as tuples, in the macro's order."""
@@ -99,7 +100,7 @@ class Answer:
     def total(self) -> int:
         """Rows there would be without the limit."""
         if self._total is None:
-            self._total = len(self) if self._whole else self._count()
+            self._total = len(self) if self._whole or not self.counted else self._count()
         return self._total
 
     @property

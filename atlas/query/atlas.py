@@ -67,6 +67,7 @@ class Atlas:
         self._macros: set[str] = set()
         self.populations: dict[int, tuple[list[int], list[int]]] = {}  # of atlas.query.common, by minimum count
         self.index_state: str | None = None  # of atlas.query.search: whether the word index is of the texts shown
+        self.vectors_state: str | None = None  # of atlas.query.semantic: likewise the vectors
         self.schema = schema_version(self.con)
         require_readable(self.con, self.name)
         self.missing: frozenset[str] = frozenset()

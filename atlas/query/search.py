@@ -101,7 +101,9 @@ def search_many(
             raise InputError(f"query {number}: a phrase in quotes ({query!r}) is not for many at once; ask it alone")
     require_index(atlas)
     values = {"of_queries": list(queries)} | {k: v for k, v in _values(checked).items() if k != "query"}
-    return atlas.ask("label_search_many", values, headline=("query", *HEADLINE))
+    answer = atlas.ask("label_search_many", values, headline=("query", *HEADLINE))
+    answer.counted = False
+    return answer
 
 
 def explain(
@@ -153,12 +155,19 @@ def _semantic(atlas: Atlas, asked: _Asked) -> Answer:
     return semantic(atlas, asked.query, field=asked.field, where=asked.where, limit=asked.limit)
 
 
+def _hybrid(atlas: Atlas, asked: _Asked) -> Answer:
+    from atlas.query.semantic import hybrid
+
+    return hybrid(atlas, asked.query, field=asked.field, where=asked.where, limit=asked.limit)
+
+
 _MODES: Mapping[str, Callable[[Atlas, _Asked], Answer]] = {
     "words": _words,
     "fuzzy": _words,
     "substring": _pattern,
     "regex": _pattern,
     "semantic": _semantic,
+    "hybrid": _hybrid,
 }
 MODES = tuple(_MODES)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from atlas.errors import InputError, StoreError
 from atlas.query.answer import Answer
@@ -31,11 +31,8 @@ def semantic(
     InputError for an empty query, without the extra `semantic`, or for a field without vectors; StoreError for an
     atlas without vectors or with vectors of other texts than it shows.
     """
-    if not query.strip():
-        raise InputError("empty query; give a few words, such as 'words about medicine'")
-    embedder = require_embedder(atlas, field)
-    vector = embedder.embed([query])[0].tolist()
-    values = {"of_vector": vector, "of_field": field, "max_rows": limit, **_filters(where)}
+    vector = _vector(atlas, query, field)
+    values = {"of_vector": vector, "of_field": field, "max_rows": limit, **_filters(where), **_page(where)}
     return atlas.ask("label_semantic", values, headline=HEADLINE)
 
 
@@ -51,7 +48,7 @@ def like(
     place = {"of_layer": found.layer, "of_neuron": found.neuron, "of_field": field}
     if not atlas.ask("label_vector", place).fetchall():
         raise InputError(f"{found} has no {'label' if field == 'all' else field} to be like")
-    return atlas.ask("label_like", {**place, "max_rows": limit, **_filters(where)}, headline=HEADLINE)
+    return atlas.ask("label_like", {**place, "max_rows": limit, **_filters(where), **_page(where)}, headline=HEADLINE)
 
 
 def hybrid(
@@ -61,14 +58,20 @@ def hybrid(
 
     The first 200 rows of each of the three searches (more for a larger limit) are put in order. Errors as in semantic.
     """
-    meant = semantic(atlas, query, field=field, where=where, limit=_depth(limit))
-    shared = {"query": query, "of_field": field, "max_rows": _depth(limit), **_filters(where)}
+    from atlas.query.search import require_index
+
+    require_index(atlas)
+    page = _page(where)
+    depth = None if limit is None else max(_DEPTH, 2 * (limit + page["skip_rows"]))
+    asked = {"of_field": field, "max_rows": depth, **_filters(where)}
+    vector = _vector(atlas, query, field)
     values = {
-        "by_words": _list(atlas.ask("label_search", shared)),
-        "by_fuzzy": _list(atlas.ask("label_search", {**shared, "mode": "fuzzy"})),
-        "by_meaning": _list(meant),
+        "by_words": _list(atlas.ask("label_search", {**asked, "query": query})),
+        "by_fuzzy": _list(atlas.ask("label_search", {**asked, "query": query, "mode": "fuzzy"})),
+        "by_meaning": _list(atlas.ask("label_semantic", {**asked, "of_vector": vector})),
         "of_terms": max(1, len(re.findall(r"[^\W_]+", query))),
         "max_rows": limit,
+        **page,
     }
     return atlas.ask("label_hybrid", values, headline=HEADLINE)
 
@@ -76,10 +79,11 @@ def hybrid(
 def require_embeddings(atlas: Atlas, field: str = "all") -> None:
     """Raise StoreError unless the atlas has vectors of the texts it shows, InputError for a field without vectors."""
     again = f'run "atlas label embed {atlas.path}"'
-    state = "absent" if "label_texts" in atlas.missing else embedding_state(atlas.cursor())
-    if state == "absent":
+    if atlas.vectors_state is None:
+        atlas.vectors_state = "absent" if "label_texts" in atlas.missing else embedding_state(atlas.cursor())
+    if atlas.vectors_state == "absent":
         raise StoreError(f"{atlas.name} has no vectors of its labels, which search by meaning needs; {again}")
-    if state == "stale":
+    if atlas.vectors_state == "stale":
         raise StoreError(
             f"labels of {atlas.name} changed since they were embedded, so search by meaning would miss some; {again} "
             "(new texts only)"
@@ -111,8 +115,11 @@ def _embedder(name: str) -> TextEmbedder:
     return load_embedder(name)
 
 
-def _depth(limit: int | None) -> int | None:
-    return None if limit is None else max(_DEPTH, 2 * limit)
+def _vector(atlas: Atlas, query: str, field: str) -> list[float]:
+    if not query.strip():
+        raise InputError("empty query; give a few words, such as 'words about medicine'")
+    vector: list[float] = require_embedder(atlas, field).embed([query])[0].tolist()
+    return vector
 
 
 def _list(found: Answer) -> list[dict[str, object]]:
@@ -122,11 +129,18 @@ def _list(found: Answer) -> list[dict[str, object]]:
 def _filters(where: Where | None) -> dict[str, object]:
     if where is None:
         return {}
-    first, last = where.layers or (0, 10_000)
+    first, last = where.layers or (0, 10_000)  # what the macros take for every layer
     return {
         "layer_from": first,
         "layer_to": last,
         "in_cluster": where.cluster,
         "of_type": where.type,
+        "of_interpretability": where.interpretability,
         "of_source": where.source,
     }
+
+
+def _page(where: Where | None) -> dict[str, Any]:
+    if where is None:
+        return {"at_least_score": None, "skip_rows": 0}
+    return {"at_least_score": where.min_score or None, "skip_rows": where.skip}

@@ -25,7 +25,9 @@ WITH questions AS (
         ON ends_with(a.word, e.ending) AND (e.ending = '' OR length(a.word) - length(e.ending) >= 3)
     WHERE mode = 'words' AND NOT a.is_prefix
 ), guesses AS (
-    SELECT word, 4 * length(base) AS kept, unnest([base, base || 'e', left(base, -1) || 'i', left(base, -1)]) AS guess,
+    SELECT word, 4 * length(base) AS kept, unnest([base, base || 'e',
+            CASE WHEN ends_with(base, 'y') THEN left(base, -1) || 'i' END,
+            CASE WHEN right(base, 1) = right(left(base, -1), 1) THEN left(base, -1) END]) AS guess,
         unnest([CASE WHEN base = word OR length(base) > 3 THEN 3 ELSE 1 END, 2, 1, 0]) AS place
     FROM bases
 ), known AS (
@@ -46,7 +48,8 @@ WITH questions AS (
                     AS letters
             FROM asked WHERE mode = 'fuzzy'
         ) AS a JOIN search_words AS w
-            ON abs(length(w.word) - length(a.word)) <= a.reach AND bit_count(xor(w.letters, a.letters)) <= 2 * a.reach
+            ON w.documents > 0 AND abs(length(w.word) - length(a.word)) <= a.reach
+            AND bit_count(xor(w.letters, a.letters)) <= 2 * a.reach
             AND damerau_levenshtein(a.word, w.word) <= a.reach
         QUALIFY row_number() OVER (PARTITION BY a.word ORDER BY likeness DESC, w.documents DESC, w.word) <= 50
     )
@@ -99,7 +102,7 @@ WITH questions AS (
 ), wide AS (
     SELECT a.word, w.term, bit_or((1 << w.form)::USMALLINT) AS forms, 1 AS likeness
     FROM asked AS a JOIN search_words AS w ON starts_with(w.word, a.word)
-    WHERE a.is_prefix
+    WHERE a.is_prefix AND w.documents > 0
     GROUP BY a.word, w.term
     UNION ALL
     SELECT word, term, 65535 AS forms, likeness FROM near

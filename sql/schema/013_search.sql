@@ -7,12 +7,12 @@ CREATE TABLE search_words (
     letters UINTEGER,
     documents INTEGER
 );
-COMMENT ON TABLE search_words IS 'word index: the vocabulary, every word once, sorted by word';
+COMMENT ON TABLE search_words IS 'word index: the vocabulary, every word once and the stems that are no words, sorted by word';
 COMMENT ON COLUMN search_words.word IS 'lower-case run of letters and digits as it stands in a text';
 COMMENT ON COLUMN search_words.term IS 'its stem: term of search_terms';
 COMMENT ON COLUMN search_words.form IS 'which inflection of the stem, 0 = in most documents; the 16th and later ones are all 15';
 COMMENT ON COLUMN search_words.letters IS 'bit unicode(c) % 32 of each character c: words within distance d differ in at most 2 d bits';
-COMMENT ON COLUMN search_words.documents IS 'neurons whose texts hold this very word';
+COMMENT ON COLUMN search_words.documents IS 'neurons whose texts hold this very word; 0 for a stem that is no word itself';
 
 CREATE TABLE search_terms (
     term INTEGER,

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from stub_server import Body, Play, Stub, completion, content_key, good, serving
 from synthetic import random_tables, small_tables, write_atlas
@@ -161,7 +162,7 @@ def in_ledger(file: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in folder_of(file).glob("output/*.jsonl"))
 
 
-def wait_for(what: Any, seconds: float = 60.0) -> None:
+def wait_for(what: Any, seconds: float = 240.0) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end
@@ -178,7 +179,7 @@ def test_a_killed_run_resumes_without_one_repeated_request(file: Path, answers: 
             left[0] -= 1
             held = left[0] < 0
         if held:
-            gate.wait(30)
+            gate.wait(240)
             return Play(500)
         return Play(content=good(body))
 
@@ -220,7 +221,7 @@ def test_ctrl_c_keeps_what_is_in_flight_and_writes_the_atlas(file: Path) -> None
         running = started(file, stub, "--concurrency", "4")
         wait_for(lambda: in_ledger(file) >= 20)
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=60)
+        out, err = running.communicate(timeout=240)
         assert running.returncode == 130, err
         assert b"ended early: interrupted; the same command goes on" in out
         assert len(labels(file)) == in_ledger(file) == sum(stub.answered.values()) < LAYERS * D_MLP
@@ -232,7 +233,7 @@ def test_two_runs_at_once_refuse_each_other(file: Path) -> None:
     gate = threading.Event()
 
     def script(body: Body, seen: int) -> Play:
-        gate.wait(30)
+        gate.wait(240)
         return Play(content=good(body))
 
     with serving(Stub(script)) as stub:
@@ -378,7 +379,7 @@ def test_layers_and_their_bounds(file: Path) -> None:
     with serving() as stub:
         run(file, stub, choice=Choice(layers=(1, 2)))
         assert set(layers_of(stub)) == {1, 2}
-        with pytest.raises(StoreError, match=r"no layer 9: a\.duckdb has layers 0 to 4"):
+        with pytest.raises(InputError, match=r"no layer 9 to ask about: a\.duckdb has layers 0 to 4"):
             run(file, stub, choice=Choice(layers=(9, 12)))
 
 
@@ -641,3 +642,15 @@ def test_all_layers_at_once_and_answers_without_a_batch(file: Path, tmp_path: Pa
     assert (made.requests, made.held, made.left) == (150, LAYERS * D_MLP - 150, 0) and len(made.waves) == 4
     keys = [json.loads(line)["custom_id"] for line in (tmp_path / "all.jsonl").open()]
     assert len(set(keys)) == 150 and all(len(key) <= 64 for key in keys)
+
+
+def test_a_file_of_another_tool_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    file = tmp_path / "other.duckdb"
+    con = duckdb.connect(str(file))
+    con.execute("CREATE TABLE neurons AS SELECT 0 AS layer, i AS neuron, 'x' AS label FROM range(4) AS r(i)")
+    con.execute("CREATE TABLE edges AS SELECT 0 AS src_layer, 0 AS src_neuron, 0 AS tgt_layer, 1 AS tgt_neuron, "
+                "1 AS count, 1.0 AS weight_sum, 1.0 AS weight_abs_sum")  # fmt: skip
+    con.close()
+    with serving() as stub, pytest.raises(StoreError, match="another tool wrote it"):
+        run(file, stub)
+    assert stub.requests == 0

@@ -170,13 +170,14 @@ def test_delphi_files(con, tmp_path: Path) -> None:
     file_of(tmp_path, "explanations/layers.6_latent3.txt", "not quoted at all")
     file_of(tmp_path, "explanations/layers.6_latent4.txt", json.dumps("Explanation could not be parsed."))
     file_of(tmp_path, "explanations/notes.txt", "nothing")
-    done = read(con, tmp_path / "explanations", form="delphi")
+    done = read(con, tmp_path / "explanations")
     assert done.rejected == {"of an explanation that failed": 1, "without a neuron id in the name of the file": 1}
     assert done.quotes[0].startswith("layers.6_latent4.txt, line 1: of an explanation that failed")
-    assert rows(con, "layer, neuron, label") == [(5, 12, "dates in 1990s"), (6, 3, "not quoted at all")]
+    told = [(5, 12, "dates in 1990s"), (6, 3, "not quoted at all"), (10, 7, "ä question")]
+    assert rows(con, "layer, neuron, label") == told
     single = file_of(tmp_path, "x/.model.layers.10_feature7.txt", json.dumps("ä question"))
     assert read(con, single).form == "delphi"
-    assert rows(con, "layer, neuron, label")[-1] == (10, 7, "ä question")
+    assert rows(con, "layer, neuron, label") == [*told, told[-1]]
 
 
 @pytest.mark.parametrize("separator", [",", "\t", ";"])

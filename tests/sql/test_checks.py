@@ -115,6 +115,13 @@ BREAKS = [
     ("graphs_contain", "DELETE FROM graphs WHERE graph_id = 2"),
     ("graphs_contain", "INSERT INTO graphs SELECT * FROM graphs WHERE graph_id = 2"),
     ("graphs_contain", "UPDATE neuron_graphs SET layer = 3"),
+    ("search_sizes", "DELETE FROM search_postings WHERE document = 0"),
+    ("search_sizes", "UPDATE search_terms SET documents = documents + 1 WHERE term = 0"),
+    ("search_sizes", "UPDATE search_documents SET in_label = 9 WHERE document = 0"),
+    ("search_sizes", "UPDATE search_words SET term = 99 WHERE word = 'dog'"),
+    ("search_texts", "UPDATE neurons SET label = 'new' WHERE feature_id = 3"),
+    ("search_texts", "UPDATE neurons SET label = NULL, description = NULL, input_label = NULL, output_label = NULL "
+                     "WHERE feature_id = 0"),
 ]  # fmt: skip
 
 

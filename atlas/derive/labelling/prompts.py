@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 from atlas.derive.labelling.answers import Form
@@ -66,8 +66,7 @@ def prompt_hash(messages: Messages) -> str:
 
 def safe(text: str, *, most: int | None = None) -> str:
     """Text of others as it may stand in the evidence, cut to `most` characters."""
-    shown = (text if most is None or len(text) <= most else text[: most - 1] + "…").translate(_SAFE)
-    return shown if shown.isprintable() else "".join(map(_visible, shown))
+    return _escaped(text if most is None or len(text) <= most else text[: most - 1] + "…")
 
 
 def quoted(token: str) -> str:
@@ -84,8 +83,14 @@ def step_of(activation: float, extreme: float) -> int:
 
 def marked(tokens: Sequence[str], activations: Sequence[float], extreme: float) -> str:
     """A text in which each token that fires is marked ⟦so⟧ with its step of 1 to 10."""
-    steps = (step_of(activation, extreme) for activation in activations)
-    return "".join(f"⟦{safe(t)}⟧{step}" if step else safe(t) for t, step in zip(tokens, steps, strict=True))
+    steps = [step_of(activation, extreme) for activation in activations]
+    return "".join([f"⟦{_escaped(t)}⟧{s}" if s else _escaped(t) for t, s in zip(tokens, steps, strict=True)])
+
+
+@lru_cache(1 << 17)  # tokens come again and again
+def _escaped(text: str) -> str:
+    shown = text.translate(_SAFE)
+    return shown if shown.isprintable() else "".join(map(_visible, shown))
 
 
 def _visible(c: str) -> str:

@@ -13,7 +13,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import D_MLP, random_tables, small_tables, write_atlas
 
@@ -117,6 +117,7 @@ def test_text_of_strangers_cannot_leave_the_evidence(tmp_path: Path) -> None:
         assert "⟦x⟧10" not in user and user.rstrip().endswith("?")
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text())
 def test_safe_text_has_no_delimiter_no_line_end_and_no_control_character(text: str) -> None:
     kept = safe(text)
@@ -125,6 +126,7 @@ def test_safe_text_has_no_delimiter_no_line_end_and_no_control_character(text: s
     assert len(safe(text, most=10)) <= 10 * len("\\u10ffff")
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.text(max_size=8), st.floats(-10, 10)), max_size=12), st.sampled_from([10.0, -10.0, 0.0]))
 def test_marks_are_those_of_tokens_that_fire(pairs: list[tuple[str, float]], extreme: float) -> None:
     text = marked([token for token, _ in pairs], [value for _, value in pairs], extreme)
