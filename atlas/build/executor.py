@@ -120,7 +120,7 @@ def _finished_keys(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     with suppress(AtlasError):  # not ours, damaged or of another version: it will be replaced as a whole
-        con = open_writer(path) if path.name == "atlas.duckdb" else open_reader(path)
+        con = open_writer(path) if path.name == "atlas.duckdb" else open_reader(path, macros=False)
         try:
             known = ledger_keys(con) if schema_version(con) == newest_version() else {}
             return {step: key for step, key in known.items() if not _INPUT.match(step)}

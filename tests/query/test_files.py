@@ -1,15 +1,18 @@
 """Files of every origin: another tool's four tables, missing, damaged, newer, locked; and what importing costs."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import duckdb
 import pytest
-from synthetic import small, small_tables, write_atlas  # noqa: F401
+from synthetic import random_tables, small, small_tables, write_atlas  # noqa: F401
 
 import atlas
 from atlas import InputError, StoreError
+from atlas.build.revision import revise
+from atlas.store.connection import Limits, open_writer
 from atlas.store.sqlfiles import example, sql_files
 
 SEED_COLUMNS = {
@@ -160,3 +163,30 @@ def test_importing_and_searching_load_no_heavy_library(small: Path) -> None:  # 
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_file_of_schema_11_answers_as_before_and_is_completed_when_it_is_written_anew(tmp_path: Path) -> None:
+    """Its edges_in has no ranks and it has no edge_totals."""
+    new, old = (write_atlas(tmp_path / f"{name}.duckdb", random_tables(4), layers=5, d_mlp=40) for name in "ab")
+    con = open_writer(old)
+    con.execute("CREATE OR REPLACE TABLE edges_in AS SELECT tgt, src FROM edges_in ORDER BY tgt, src")
+    for path in sql_files("schema"):
+        for table in re.findall(r"CREATE TABLE (\w+)", path.read_text()) if path.name > "012" else ():
+            con.execute(f"DROP TABLE {table}")
+    con.execute("UPDATE metadata SET value = '11' WHERE key = 'schema_version'")
+    con.close()
+    asked = lambda a: [  # noqa: E731
+        a.neuron("3_7").edges_in.rows(), a.ego("2_5", hops=2).nodes.rows(), a.similar("2_5", by="in").rows(),
+        a.similar("2_5", by="both").rows(), a.common(["3_7", "3_8", "4_1"]).rows(),
+        a.ask("edges_totals", {"of_targets": [127]}).rows(),
+    ]  # fmt: skip
+    with atlas.open(new) as a, atlas.open(old) as b:
+        assert asked(a) == asked(b)
+        assert len(a.check()) == len(b.check()) + 1 and all(r.healthy for r in b.check())
+    revise(old, lambda con, fresh: None, d_mlp=40, limits=Limits("1GiB", 2), what="the atlas")
+    with atlas.open(new) as a, atlas.open(old) as b:
+        assert b.schema == a.schema and len(a.check()) == len(b.check())
+        for table in ("edges_in", "edge_totals"):
+            text = f"SELECT * FROM {table} ORDER BY ALL"
+            for one, other in zip(a.sql(text).rows(), b.sql(text).rows(), strict=True):
+                assert one == pytest.approx(other, rel=1e-12)
