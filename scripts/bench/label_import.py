@@ -120,6 +120,7 @@ def read_atlas(path: Path) -> dict[str, float]:
         con.execute("CHECKPOINT atlas")
         told = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - used}
         assert not made.rejected, made.reason
+        told["import_peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         start = time.perf_counter()
         choose_labels(con)
         told["choice"] = time.perf_counter() - start
@@ -181,6 +182,7 @@ def main() -> None:
     base, ours = large["json"], large["atlas"]
     result = {
         "mb_s": round(ours["mb_s"]), "peak_mib": round(ours["peak_mib"]),
+        "import_peak_mib": round(ours["import_peak_mib"]),
         "ratio_to_json": round(ours["mb_s"] / base["mb_s"], 2),
         "ratio_to_json_cpu": round(ours["mb_cpu_s"] / base["mb_cpu_s"], 2),
         "ratio_to_duckdb": round(compared["atlas"]["mb_s"] / compared["duckdb"]["mb_s"], 2),
