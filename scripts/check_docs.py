@@ -27,6 +27,7 @@ from atlas.store.schema import apply_schema
 from atlas.store.sqlfiles import sql_files
 
 ROOT = Path(__file__).parents[1]
+DEMO = "data/demo.duckdb"
 PART = re.compile(r"(<!-- (generated|run): (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 DOCUMENTS = ("README.md", "sql/README.md")
@@ -81,7 +82,7 @@ def shown_output(command: str) -> str:
     words = shlex.split(command)
     assert words[0] == "atlas", command
     out = subprocess.run(
-        [sys.executable, "-m", *words, "--atlas", "data/demo.duckdb"],
+        [sys.executable, "-m", *words, *(() if DEMO in words else ("--atlas", DEMO))],
         cwd=ROOT,
         capture_output=True,
         text=True,
