@@ -207,7 +207,7 @@ def test_a_rerun_does_nothing_and_a_changed_file_only_what_rests_on_it(tmp_path:
     assert build(read_recipe(recipe)).steps_run == ()
     with (tmp_path / "labels.jsonl").open("a") as handle:
         handle.write('{"feature_id": 0, "label": "new"}\n')
-    assert build(read_recipe(recipe)).steps_run == ("table:labels", "table:neurons")
+    assert build(read_recipe(recipe)).steps_run == ("table:labels", "table:neurons", "table:search")
     assert rows_of(tmp_path, "SELECT label FROM neurons WHERE feature_id = 0") == [("new",)]
     more = [{**row, "graph_id": row["graph_id"] + GRAPHS} for row in observations(9)]
     compact(write_store(tmp_path, more, shards="more"), options=EdgeOptions())
@@ -271,7 +271,7 @@ def test_infomap_finds_modules_where_none_are_given(tmp_path: Path) -> None:
 def test_labels_alone_are_an_atlas(tmp_path: Path) -> None:
     recipe = write_inputs(tmp_path, text=RECIPE.partition("[edges]")[0] + '[labels]\nfiles = ["labels.jsonl"]\n')
     steps = build(read_recipe(recipe)).steps_run
-    assert steps == ("table:model", "table:labels", "table:neurons", "table:macros")
+    assert steps == ("table:model", "table:labels", "table:neurons", "table:search", "table:macros")
     assert rows_of(tmp_path, "SELECT count(*), count(label) FROM neurons")[0][0] == LAYERS * D_MLP
 
 

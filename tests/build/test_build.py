@@ -83,7 +83,7 @@ def test_two_builds_and_any_number_of_workers_have_one_content(small: Path, tmp_
 
 def test_only_what_changed_is_done_again(copy: Path) -> None:
     copy.write_text(copy.read_text().replace("[cluster]\n", "[cluster]\nseed = 5\n"))
-    assert build(read_recipe(copy)).steps_run == ("table:infomap", "table:neurons")
+    assert build(read_recipe(copy)).steps_run == ("table:infomap", "table:neurons", "table:search")
 
 
 def test_a_replayed_step_gives_the_content_of_a_fresh_build(copy: Path, tmp_path: Path) -> None:
