@@ -67,11 +67,12 @@ def changed(tmp_path: Path, before: str, after: str) -> set[str]:
 
 
 def test_a_parameter_changes_only_what_depends_on_it(tmp_path: Path) -> None:
-    assert changed(tmp_path, "", "[cluster]\nseed = 7\n") == {"table:infomap", "table:neurons"}
+    assert changed(tmp_path, "", "[cluster]\nseed = 7\n") == {"table:infomap", "table:neurons", "table:search"}
     assert changed(tmp_path, "", "[activations]\ntokens_kept = 9\n") == {
         "table:exemplars",
         "table:labels",
         "table:neurons",
+        "table:search",
     }
     assert "activations" not in changed(tmp_path, "", "[relp]\ntau = 0.1\n")
     assert {"wiring", "table:wiring", "table:edges", "table:infomap"} <= changed(tmp_path, "", "[wiring]\ntop = 3\n")
