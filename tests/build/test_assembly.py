@@ -216,6 +216,7 @@ def test_a_rerun_does_nothing_and_a_changed_file_only_what_rests_on_it(tmp_path:
         "table:cooccurrence",
         "table:labels",
         "table:neurons",
+        "table:search",
     )
     assert rows_of(tmp_path, "SELECT count(*) FROM graphs") == [(2 * GRAPHS,)]
 
