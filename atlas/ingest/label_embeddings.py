@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import duckdb
 
 from atlas.errors import InputError, StoreError
-from atlas.store.label_vectors import text_mark
 from atlas.store.ledger import get_metadata, set_metadata
+from atlas.store.search_state import text_mark
 from atlas.store.sqlfiles import sql_text
 from atlas.store.write import append_from_query, replace_from_query, transaction
 

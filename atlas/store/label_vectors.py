@@ -7,7 +7,7 @@ from typing import Literal
 import duckdb
 
 from atlas.store.ledger import get_metadata
-from atlas.store.sqlfiles import sql_text
+from atlas.store.search_state import text_mark
 
 State = Literal["fresh", "stale", "absent"]
 
@@ -18,9 +18,3 @@ def embedding_state(con: duckdb.DuckDBPyConnection) -> State:
     if stored is None:
         return "absent"
     return "fresh" if stored == text_mark(con) else "stale"
-
-
-def text_mark(con: duckdb.DuckDBPyConnection) -> str:
-    """What stands for all texts that neurons show; the word index keeps the same."""
-    texts, mark = con.execute(sql_text("ingest", "search_mark")).fetchall()[0]
-    return f"{texts}:{mark:016x}"

@@ -23,6 +23,11 @@ def index_state(con: duckdb.DuckDBPyConnection) -> State:
 
 
 def mark_of_texts(con: duckdb.DuckDBPyConnection) -> str:
-    """What stands for all texts that the neurons show: their number and a hash that does not depend on their order."""
+    """What stands for all texts in an index of this form."""
+    return f"{FORMAT}:{text_mark(con)}"
+
+
+def text_mark(con: duckdb.DuckDBPyConnection) -> str:
+    """What stands for all texts that neurons show: their number and a hash that does not depend on their order."""
     texts, mark = con.execute(sql_text("ingest", "search_mark")).fetchall()[0]
-    return f"{FORMAT}:{texts}:{mark:016x}"
+    return f"{texts}:{mark:016x}"

@@ -1,5 +1,5 @@
 -- edges_in holds exactly the pairs of edges, each target's strongest first (compared by number and by the exact sum of
--- hashes: of pairs, and of pairs with the strength of the one before).
+-- hashes of pair and rank).
 SELECT a.n AS rows_of_edges, b.n AS rows_of_edges_in
 FROM (
     SELECT count(*) AS n, sum(hash(src, tgt, rank)::HUGEINT) AS mark
