@@ -60,7 +60,7 @@ FILTERS = [
 ]
 
 
-@pytest.mark.parametrize(("where", "keep"), FILTERS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("where", "keep"), FILTERS, ids=["all", "layers", "cluster", "cluster and layers"])
 @pytest.mark.parametrize("field", ["all", "label", "output_label"])
 def test_scores_are_the_cosines_of_the_vectors(a: Atlas, where: Where, keep: Any, field: str) -> None:
     expected = brute("dog and French cat", field=field, keep=keep)
