@@ -5,6 +5,10 @@ is half rare words, a third common ones, the rest two or three words as they com
 FTS5 (any of the words, bm25, porter) and tantivy (pip install tantivy) in the same run. Cold = the first query over a
 new connection. Percentages of the index are of the text's bytes.
 
+Meaning: 24,000 real texts (search_semantic.py) are embedded, recall@10 is measured on them, and their vectors are tiled
+with noise over the generated labels for the latency of semantic and hybrid search. nDCG@10 of every mode is that of the
+judged queries of the tests. --words leaves all of this out.
+
     python scripts/bench/search.py --quick
     python scripts/bench/search.py --work FOLDER
 """
@@ -25,8 +29,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import search_semantic as semantic_bench
 
 from atlas.ingest.search_index import build_index
+from atlas.models.text_embedder import load_embedder
 from atlas.query.atlas import Atlas
 from atlas.store.connection import Limits, open_writer
 from atlas.store.ledger import set_metadata
@@ -41,12 +47,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="100,000 labels, under 50 s on 2 cores")
     parser.add_argument("--threads", type=int, default=2, help="of DuckDB")
     parser.add_argument("--work", type=Path, help="where everything is made")
+    parser.add_argument("--words", action="store_true", help="no search by meaning")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="search_", dir=args.work) as folder:
-        print(json.dumps(measure(Path(folder), 100_000 if args.quick else 1_640_000, args.threads)))
+        count = 100_000 if args.quick else 1_640_000
+        print(json.dumps(measure(Path(folder), count, threads=args.threads, meaning=not args.words)))
 
 
-def measure(folder: Path, count: int, threads: int) -> dict[str, Any]:
+def measure(folder: Path, count: int, *, threads: int, meaning: bool) -> dict[str, Any]:
     """Everything; the last line of the output."""
     words = vocabulary()
     file, limits = folder / "atlas.duckdb", Limits("1500MiB", threads, folder / "spill")
@@ -60,6 +68,13 @@ def measure(folder: Path, count: int, threads: int) -> dict[str, Any]:
     for name, ask in others.items():
         if ask:
             times[name] = timed(ask, questions)
+    ours.close()
+    if meaning:
+        result |= embedded(file, folder, limits, quick=count < 1_000_000)
+        ours = open_ask(file, limits)
+        times |= {mode: timed(lambda q, m=mode: ours.search(q, mode=m).fetchall(), questions[:20])
+                  for mode in ("semantic", "hybrid")}  # fmt: skip
+        ours.close()
     for name, seconds in times.items():
         say(f"{name:10} cold {seconds[0]:8.1f}  min {min(seconds[1:]):8.2f}  median "
             f"{statistics.median(seconds[1:]):8.2f}  p95 {percentile(seconds[1:]):8.2f} ms")  # fmt: skip
@@ -70,8 +85,24 @@ def measure(folder: Path, count: int, threads: int) -> dict[str, Any]:
         "cold_ms": {name: round(t[0], 1) for name, t in times.items()},
         "warm_ms": {name: [round(f(t[1:]), 2) for f in figures] for name, t in times.items()},
         "ratio_to_fts5": ratio["fts5"], "ratio_to_tantivy": ratio["tantivy"],
-        # recall_at_10 and ndcg_at_10 by mode: the semantic modes and the judged set add them here
     }  # fmt: skip
+
+
+def embedded(file: Path, folder: Path, limits: Limits, *, quick: bool) -> dict[str, Any]:
+    """Vectors for every label of the atlas; recall_at_10 of the real ones and ndcg_at_10 by mode."""
+    texts = semantic_bench.real_texts([], 1_500 if quick else 24_000)
+    vectors, speed = semantic_bench.embed(texts)
+    found = semantic_bench.recall(folder / "real.duckdb", vectors)
+    con = open_writer(file, limits=limits)
+    before, start = file.stat().st_size, time.perf_counter()
+    labels = [label for (label,) in con.execute("SELECT DISTINCT label FROM neurons ORDER BY label").fetchall()]
+    semantic_bench.tile(con, labels, vectors, embedder=load_embedder())
+    store_macros(con)
+    con.close()
+    size = file.stat().st_size - before
+    say(f"{len(labels):,} vectors in {time.perf_counter() - start:.1f} s, {size / len(labels):.0f} bytes each")
+    found["ndcg_at_10"] = semantic_bench.relevance(folder, quick=quick)
+    return {"texts_per_s": speed, "vectors": len(labels), "vector_bytes": size, **found}
 
 
 def _ratio(times: dict[str, list[float]], other: str) -> float | None:

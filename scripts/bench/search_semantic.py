@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "query"))
@@ -157,7 +158,6 @@ def relevance(work: Path, *, quick: bool) -> dict[str, dict[str, float]]:
 
 def fill(file: Path, vectors: Any, size: int) -> None:
     """An atlas of `size` neurons, each with a text of its own; beyond the real vectors tiled ones with noise."""
-    dice = np.random.default_rng(0)
     con = open_writer(file, limits=Limits(memory="1GiB"))
     apply_schema(con, d_mlp=D_MLP)
     set_metadata(con, {"num_layers": -(-size // D_MLP), "neurons_per_layer": D_MLP, "model": "bench"})
@@ -166,19 +166,27 @@ def fill(file: Path, vectors: Any, size: int) -> None:
         "range AS feature_id, 'text ' || lpad(range::VARCHAR, 8, '0') AS label FROM range($n)", {"d": D_MLP, "n": size},
     )  # fmt: skip
 
+    names = [f"text {place:08}" for place in range(size)]
+    tile(con, names, vectors, embedder=_Bench(vectors.shape[1]))
+    con.close()
+
+
+def tile(con: duckdb.DuckDBPyConnection, texts: Sequence[str], vectors: Any, *, embedder: TextEmbedder) -> None:
+    """Store a vector for every distinct text; beyond the real vectors tiled ones with noise."""
+    dice = np.random.default_rng(0)
+
     def batches() -> Any:
-        for first in range(0, size, _AT_ONCE):
-            places = np.arange(first, min(first + _AT_ONCE, size))
+        for first in range(0, len(texts), _AT_ONCE):
+            places = np.arange(first, min(first + _AT_ONCE, len(texts)))
             some = vectors[places % len(vectors)]
-            if size > len(vectors):
+            if len(texts) > len(vectors):
                 some = some + dice.standard_normal(some.shape, dtype=np.float32) * np.float32(
                     NOISE / some.shape[1] ** 0.5
                 )
-            yield encode([f"text {place:08}" for place in places], some, dimension=some.shape[1])
+            yield encode(texts[first : first + len(places)], some, dimension=some.shape[1])
 
-    store_embeddings(con, batches(), embedder=_Bench(vectors.shape[1]))
+    store_embeddings(con, batches(), embedder=embedder)
     con.execute("CHECKPOINT atlas")
-    con.close()
 
 
 class _Bench:
