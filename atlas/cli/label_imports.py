@@ -31,7 +31,7 @@ _BANDS = 16  # rows of layers that are shown; more layers are shown in bands, al
 @click.option(
     "--precedence", metavar="LIST", help="Whose label is shown, best first. [manual,two-pass,autointerp,rule]"
 )
-@click.option("--memory", default="640MiB", show_default=True, metavar="SIZE", help="Most that DuckDB takes.")
+@click.option("--memory", default="256MiB", show_default=True, metavar="SIZE", help="Most that DuckDB takes.")
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="Of DuckDB.")
 @click.option("--report", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")

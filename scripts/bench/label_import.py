@@ -110,7 +110,7 @@ def read_atlas(path: Path) -> dict[str, float]:
     from atlas.store.write import transaction
 
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        con = open_writer(Path(folder) / "a.duckdb", limits=Limits("448MiB", 2, Path(folder) / "spill"))
+        con = open_writer(Path(folder) / "a.duckdb", limits=Limits("256MiB", 2, Path(folder) / "spill"))
         apply_schema(con, d_mlp=D_MLP)
         set_metadata(con, {"num_layers": LAYERS, "neurons_per_layer": D_MLP})
         assemble_neurons(con, layers=LAYERS)
