@@ -27,7 +27,7 @@ from atlas.store.ledger import Ingested, now, record
 from atlas.store.sqlfiles import sql_text
 from atlas.store.write import transaction
 
-_LIMITS = Limits("256MiB", 2)  # 1.64M labels of 3.5 GB, chosen and indexed, peak at 990 MiB as a process; more is no faster
+_LIMITS = Limits("256MiB", 2)  # 3.5 GB of 1.64M labels, chosen and indexed, peak at 990 MiB; more is no faster
 _INCOMING = "manual:incoming"  # source of hand-written labels until they have replaced those of the same neurons
 
 

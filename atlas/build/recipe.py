@@ -102,6 +102,7 @@ class Labels:
 
     files: tuple[str, ...] = ()  # JSON, one object a line
     strict: bool = False  # a line that cannot be used stops the build; by default it is counted
+    precedence: tuple[str, ...] = ()  # whose label is shown, best first: kinds, sources ("import:FILE"), runs
 
 
 @dataclass(frozen=True)
@@ -271,6 +272,7 @@ def _verify(recipe: Recipe, where: str) -> None:
     if recipe.relp.metric not in ("top_k", "margin"):
         raise InputError(f'{where}: relp.metric is {recipe.relp.metric!r}, use "top_k" or "margin"')
     _verify_method(recipe.cluster, where)
+    _verify_precedence(recipe.labels, where)
     if not 0.5 < recipe.activations.fire_quantile < 1:
         raise InputError(f"{where}: activations.fire_quantile is {recipe.activations.fire_quantile}, use 0.5 to 1")
     if recipe.edges.neuron_graphs not in ("auto", "table", "store"):
@@ -287,6 +289,15 @@ def _verify_method(section: Cluster, where: str) -> None:
         make_options(section.method, section.options())
     except InputError as error:
         raise InputError(f"{where}: cluster: {error}") from error
+
+
+def _verify_precedence(section: Labels, where: str) -> None:
+    from atlas.ingest.label_choice import read_precedence
+
+    try:
+        read_precedence(section.precedence)
+    except InputError as error:
+        raise InputError(f"{where}: labels.precedence: {error}") from error
 
 
 def _verify_kind(recipe: Recipe, content: Mapping[str, Any], where: str) -> None:

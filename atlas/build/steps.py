@@ -370,6 +370,7 @@ STEPS: tuple[Step, ...] = (
             "table:edges",
             "table:cooccurrence",
         ),
+        lambda r: list(r.labels.precedence) or None,
         sql=("neurons", "label_ranks", "label_choice", "clusters"),
     ),
     Step("table:search", "word index", "table", table_search, ("table:neurons",), sql=_SEARCH),

@@ -244,7 +244,8 @@ def table_neurons(context: Context) -> int:
     """Everything of a neuron -> neurons; modules -> clusters."""
     from atlas.ingest.neurons import assemble_clusters, assemble_neurons
 
-    return assemble_neurons(context.con, layers=context.layers) + assemble_clusters(context.con)
+    order = context.recipe.labels.precedence
+    return assemble_neurons(context.con, layers=context.layers, precedence=order) + assemble_clusters(context.con)
 
 
 def table_search(context: Context) -> int:

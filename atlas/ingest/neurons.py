@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -26,15 +27,15 @@ def count_appearances(con: duckdb.DuckDBPyConnection) -> int:
     return replace_from_query(con, "appearances", sql_text("ingest", "appearances"))
 
 
-def assemble_neurons(con: duckdb.DuckDBPyConnection, *, layers: int) -> int:
+def assemble_neurons(con: duckdb.DuckDBPyConnection, *, layers: int, precedence: Sequence[str] | None = None) -> int:
     """Everything known of each neuron -> neurons, one row per neuron of the model.
 
-    One layer at a time: memory is bounded by the label texts of one layer.
+    One layer at a time: memory is bounded by the label texts of one layer. Without a precedence the atlas' own holds.
     """
     con.execute("DELETE FROM neurons")
-    text, precedence, rows = sql_text("ingest", "neurons"), declare_precedence(con), 0
+    text, order, rows = sql_text("ingest", "neurons"), declare_precedence(con, precedence), 0
     for layer in range(layers):
-        load_choice(con, layer, precedence)
+        load_choice(con, layer, order)
         rows += append_from_query(con, "neurons", text, {"layer": layer})
     drop_choice(con)
     return rows

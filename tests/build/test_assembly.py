@@ -261,6 +261,22 @@ def test_a_dropped_section_leaves_nothing_behind(made: Path, tmp_path: Path) -> 
     assert build(read_recipe(recipe)).content_hash == digest(made)
 
 
+def test_a_recipe_says_whose_label_is_shown(tmp_path: Path) -> None:
+    recipe = write_inputs(tmp_path, text=RECIPE.replace('["labels.jsonl"]', '["a.jsonl", "b.jsonl"]'))
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"feature_id": 0, "label": f"of {name}"}) + "\n")
+    shown = "SELECT label, source FROM neurons JOIN labels USING (layer, neuron, label)"
+    order = "SELECT value FROM metadata WHERE key = 'label_precedence'"
+    build(read_recipe(recipe))
+    assert rows_of(tmp_path, order) == [("manual,two-pass,autointerp,rule",)]
+    for first, second in ("ab", "ba"):
+        wanted = f'precedence = ["import:{first}.jsonl", "import:{second}.jsonl"]\n[cluster]'
+        recipe.write_text(RECIPE.replace('["labels.jsonl"]', '["a.jsonl", "b.jsonl"]').replace("[cluster]", wanted))
+        assert build(read_recipe(recipe)).steps_run == ("table:neurons", "table:search")
+        assert rows_of(tmp_path, shown) == [(f"of {first}", f"import:{first}.jsonl")]
+        assert rows_of(tmp_path, order)[0][0].startswith(f"import:{first}.jsonl,import:{second}.jsonl,manual")
+
+
 def test_infomap_finds_modules_where_none_are_given(tmp_path: Path) -> None:
     pytest.importorskip("infomap")
     recipe = write_inputs(tmp_path, text=RECIPE.partition("[cluster]")[0])
@@ -295,6 +311,7 @@ def test_labels_alone_are_an_atlas(tmp_path: Path) -> None:
         ('"labels.jsonl"', '"none.jsonl"', r"no file at .*none\.jsonl; mend labels\.files in tiny\.toml"),
         ('"assignments.json"', '"none.json"', r"mend cluster\.assignments in tiny\.toml"),
         ("layers = 4", "layers = 5", r"tiny\.edges is of Org/tiny: 4 layers x 50, tiny\.toml is of 5 x 50"),
+        ("[cluster]", 'precedence = ["best"]\n[cluster]', r"labels\.precedence: 'best' is no kind of labels"),
         ("[cluster]", "strict = true\n[cluster]", r"labels\.jsonl, line 172: not JSON"),
     ],
 )
