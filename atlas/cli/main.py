@@ -29,6 +29,7 @@ COMMANDS = {
     "diff": ("atlas.cli.diff:diff", "What differs between two atlases."),
     "prune": ("atlas.cli.query:prune", "Neurons that are safest to remove."),
     "graph": ("atlas.cli.graph:graph", "The attribution graph of one prompt, measured now."),
+    "report": ("atlas.cli.report:report", "Pages of neurons and modules that open offline."),
     "info": ("atlas.cli.inspect:info", "What an atlas is and holds."),
     "check": ("atlas.cli.inspect:check", "Check an atlas; exit code 1 when a check fails."),
     "sql": ("atlas.cli.inspect:sql", "Any SELECT over tables and macros."),

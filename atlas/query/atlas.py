@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, overload
@@ -389,6 +389,19 @@ class Atlas:
         """An answer from one macro with values bound to its parameters."""
         self._load([macro])
         return Answer(self, macro_call(macro, values), values, warnings=warnings, headline=headline)
+
+    def ask_each(self, macro: str, ids: Sequence[int], values: Mapping[str, object] | None = None) -> Answer:
+        """The rows of a macro of one neuron (of_layer, of_neuron) for many packed ids, `id` first; in no order.
+
+        One join for all: 200 neurons of 84M edges take a second, where single answers take 3 s. For one neuron use ask.
+        """
+        self._load([macro])
+        named = "".join(f", {name} := ${name}" for name in values or {})
+        statement = (
+            f"SELECT i.id, m.* FROM (SELECT id, id // $width AS l, id % $width AS n FROM (SELECT unnest($ids) AS id)) "
+            f"AS i, LATERAL (FROM {macro}(i.l, i.n{named})) AS m"
+        )
+        return Answer(self, statement, {"ids": list(ids), "width": self.d_mlp, **(values or {})})
 
     def free(self, statement: str, parameters: dict[str, object]) -> Answer:
         """An answer from a statement that holds text of the user."""

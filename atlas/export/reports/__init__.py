@@ -1,0 +1,1 @@
+"""Neurons and modules -> pages a colleague opens offline, and the same as JSON."""
