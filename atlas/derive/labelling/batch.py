@@ -8,12 +8,13 @@ OpenAI and compatible servers take: custom_id is the request's key. What each ke
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from atlas.derive.labelling.answers import CLUSTER, INPUT, OUTPUT, Form
 from atlas.derive.labelling.client import judge
@@ -25,6 +26,7 @@ from atlas.errors import InputError
 _FORMS = {form.name: form for form in (OUTPUT, INPUT, CLUSTER)}
 _URL = "/v1/chat/completions"
 _AT_ONCE = 1000
+_Place = tuple[str, int]  # pass and wave
 
 
 @dataclass
@@ -70,35 +72,85 @@ def write_requests(
 
 
 def take_answers(file: Path, folder: Path, run: str) -> Taken:
-    """Put the answers of a batch into the ledgers of `folder`; what is answered already stays as it is."""
+    """Put the answers of a batch into the ledgers of `folder`; what is answered already stays as it is.
+
+    Requests and answers are sorted by ledger on the disk first, so memory is one layer's, and 200 bytes a request.
+    """
     if not file.is_file():
         raise InputError(f"no answers at {file}; give the output file of the batch (JSON lines)")
-    known = _known(folder)
     counts: Counter[str] = Counter()
-    waiting: dict[Path, list[Entry]] = defaultdict(list)
-    ledgers: dict[Path, Ledger] = {}
-    with file.open("rb") as lines:
-        for line in filter(bytes.strip, lines):
-            found = _parsed(line)
-            note = known.get(found["custom_id"]) if found else None
-            if found is None or note is None:
-                counts["damaged" if found is None else "unknown"] += 1
-                continue
-            place = ledger_file(folder, note["pass"], note["wave"])
-            request, ledger = _request(note), ledgers.setdefault(place, Ledger(place))
-            before = ledger.find(request)
-            if before is not None and before["key"] == request.key and before["status"] == "ok":
-                counts["already"] += 1
-                continue
-            reply = _reply(request, found)
-            counts[f"status {reply.status}"] += 1
-            waiting[place].append(Entry(request, reply, run))
-            if len(waiting[place]) >= _AT_ONCE:
-                ledger.append(waiting.pop(place))
-    for place, entries in waiting.items():
-        ledgers[place].append(entries)
+    with tempfile.TemporaryDirectory(prefix=".batch-", dir=folder if folder.is_dir() else None) as work:
+        notes, answers = _Sorted(Path(work) / "notes"), _Sorted(Path(work) / "answers")
+        with notes, answers:
+            places = _known(folder, notes)
+            with file.open("rb") as lines:
+                for line in filter(bytes.strip, lines):
+                    found = _parsed(line)
+                    place = places.get(found["custom_id"]) if found else None
+                    if place is None:
+                        counts["damaged" if found is None else "unknown"] += 1
+                    else:
+                        answers.write(place, line)
+        del places
+        for place in answers.names:
+            counts += _take(ledger_file(folder, *place), notes.lines(place), answers.lines(place), run)
     statuses = {name[7:]: count for name, count in sorted(counts.items()) if name.startswith("status ")}
     return Taken(statuses, counts["unknown"], counts["damaged"], counts["already"])
+
+
+def _take(place: Path, notes: Iterable[bytes], answers: Iterable[bytes], run: str) -> Counter[str]:
+    """Put the answers of one ledger into it; how many of each status, and how many were there."""
+    ledger, counts, waiting = Ledger(place), Counter[str](), []
+    known = {row["key"]: row for row in map(json.loads, notes)}
+    for found in map(json.loads, answers):
+        request = _request(known[found["custom_id"]])
+        before = ledger.find(request)
+        if before is not None and before["key"] == request.key and before["status"] == "ok":
+            counts["already"] += 1
+            continue
+        reply = _reply(request, found)
+        counts[f"status {reply.status}"] += 1
+        waiting.append(Entry(request, reply, run))
+        if len(waiting) >= _AT_ONCE:
+            ledger.append(waiting)
+            waiting = []
+    if waiting:
+        ledger.append(waiting)
+    return counts
+
+
+class _Sorted:
+    """Lines on the disk, by the pass and wave that they belong to; written within `with`, read after it."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._folder, self._stack = folder, ExitStack()
+        self._files: dict[_Place, IO[bytes]] = {}
+
+    def __enter__(self) -> _Sorted:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def names(self) -> list[_Place]:
+        """The passes and waves that have a line, in order."""
+        return sorted(self._files)
+
+    def write(self, place: _Place, line: bytes) -> None:
+        """Add a line."""
+        if place not in self._files:
+            self._files[place] = self._stack.enter_context(self._file(place).open("wb"))
+        self._files[place].write(line if line.endswith(b"\n") else line + b"\n")
+
+    def lines(self, place: _Place) -> Iterator[bytes]:
+        """The lines of one pass and wave, in the order they came."""
+        with self._file(place).open("rb") as lines:
+            yield from lines
+
+    def _file(self, place: _Place) -> Path:
+        return self._folder / f"{place[0]}-{place[1]}"
 
 
 def _note(request: Request, where: tuple[str, int]) -> Row:
@@ -109,13 +161,20 @@ def _note(request: Request, where: tuple[str, int]) -> Row:
     }  # fmt: skip
 
 
-def _known(folder: Path) -> dict[str, Row]:
+def _known(folder: Path, notes: _Sorted) -> dict[str, _Place]:
+    """Where the answer of each request goes, by its key; what is noted of it goes to `notes`."""
     noted = folder / "batches.jsonl"
     if not noted.is_file():
         raise InputError(f"no batch was written for this atlas (no {noted}); write one with --write-batch FILE first")
+    places: dict[str, _Place] = {}
+    shared: dict[_Place, _Place] = {}  # one tuple for all requests of a wave
     with noted.open("rb") as lines:
-        rows = [row for line in lines if (row := _parsed(line, key="key"))]
-    return {row["key"]: row for row in rows}
+        for line in lines:
+            if row := _parsed(line, key="key"):
+                place = (row["pass"], row["wave"])
+                places[row["key"]] = shared.setdefault(place, place)
+                notes.write(place, line)
+    return places
 
 
 def _request(note: Row) -> Request:
