@@ -170,6 +170,10 @@ _MODES: Mapping[str, Callable[[Atlas, _Asked], Answer]] = {
     "hybrid": _hybrid,
 }
 MODES = tuple(_MODES)
+_DEFAULTS: Mapping[str, object] = {
+    "of_field": "all", "of_weights": None, "layer_from": 0, "layer_to": 10_000, "in_cluster": None, "of_type": None,
+    "of_interpretability": None, "of_source": None, "at_least_score": None, "skip_rows": 0,
+}  # fmt: skip
 
 
 def _index_fault(atlas: Atlas) -> str | None:
@@ -187,12 +191,21 @@ def _index_fault(atlas: Atlas) -> str | None:
 def _values(asked: _Asked) -> dict[str, object]:
     where = asked.where
     first, last = where.layers or _ALL_LAYERS
-    return {
+    return without_defaults({
         "query": asked.query, "mode": asked.mode, "of_field": asked.field, "of_weights": asked.weights,
         "layer_from": first, "layer_to": last, "in_cluster": where.cluster, "of_type": where.type,
         "of_interpretability": where.interpretability, "of_source": where.source, "at_least_score": where.min_score,
         "max_rows": asked.limit, "skip_rows": where.skip,
-    }  # fmt: skip
+    })  # fmt: skip
+
+
+def without_defaults(values: dict[str, object]) -> dict[str, object]:
+    """Leave out parameters that say what the macro takes anyway.
+
+    A bound NULL is not known when the query is planned, so every filter would be joined: 100 instead of 58 ms for the
+    meaning of 1.64M labels.
+    """
+    return {name: value for name, value in values.items() if name not in _DEFAULTS or value != _DEFAULTS[name]}
 
 
 def _check(  # noqa: PLR0917

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from atlas.errors import InputError, StoreError
 from atlas.query.answer import Answer
+from atlas.query.search import require_index, without_defaults
 from atlas.store.label_vectors import embedding_state
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def semantic(
     """
     vector = _vector(atlas, query, field)
     values = {"of_vector": vector, "of_field": field, "max_rows": limit, **_filters(where), **_page(where)}
-    return atlas.ask("label_semantic", values, headline=HEADLINE)
+    return atlas.ask("label_semantic", without_defaults(values), headline=HEADLINE)
 
 
 def like(
@@ -48,7 +49,8 @@ def like(
     place = {"of_layer": found.layer, "of_neuron": found.neuron, "of_field": field}
     if not atlas.ask("label_vector", place).fetchall():
         raise InputError(f"{found} has no {'label' if field == 'all' else field} to be like")
-    return atlas.ask("label_like", {**place, "max_rows": limit, **_filters(where), **_page(where)}, headline=HEADLINE)
+    values = {**place, "max_rows": limit, **_filters(where), **_page(where)}
+    return atlas.ask("label_like", without_defaults(values), headline=HEADLINE)
 
 
 def hybrid(
@@ -58,12 +60,10 @@ def hybrid(
 
     The first 200 rows of each of the three searches (more for a larger limit) are put in order. Errors as in semantic.
     """
-    from atlas.query.search import require_index
-
     require_index(atlas)
     page = _page(where)
     depth = None if limit is None else max(_DEPTH, 2 * (limit + page["skip_rows"]))
-    asked = {"of_field": field, "max_rows": depth, **_filters(where)}
+    asked = without_defaults({"of_field": field, "max_rows": depth, **_filters(where)})
     vector = _vector(atlas, query, field)
     values = {
         "by_words": _list(atlas.ask("label_search", {**asked, "query": query})),

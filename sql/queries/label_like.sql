@@ -22,13 +22,15 @@ WITH asked AS MATERIALIZED (
     SELECT list_transform(range(6), lambda w: rpad(array_to_string(list_transform(
         vector[64 * w + 1:64 * w + 64], lambda x: CASE WHEN x >= 0 THEN '1' ELSE '0' END), ''), 64, '0')::BIT::BIGINT) AS word
     FROM asked
+), width AS MATERIALIZED (  -- packed ids are found in neurons ten times as fast as pairs of layer and neuron
+    SELECT value::BIGINT AS d FROM metadata WHERE key = 'neurons_per_layer'
 ), listed AS MATERIALIZED (  -- neurons that pass the filters which need a look at them
-    SELECT n.layer, n.neuron
+    SELECT n.feature_id
     FROM neurons AS n
     WHERE (in_cluster IS NOT NULL OR of_type IS NOT NULL OR of_interpretability IS NOT NULL OR of_source IS NOT NULL)
       AND (in_cluster IS NULL OR n.cluster_path = in_cluster OR starts_with(n.cluster_path, in_cluster || '.'))
-      AND (coalesce(of_type, of_interpretability, of_source) IS NULL OR (n.layer, n.neuron) IN (
-          SELECT (l.layer, l.neuron) FROM labels AS l
+      AND (coalesce(of_type, of_interpretability, of_source) IS NULL OR n.feature_id IN (
+          SELECT l.layer * (SELECT d FROM width) + l.neuron FROM labels AS l
           WHERE coalesce(of_type, of_interpretability, of_source) IS NOT NULL AND l.status = 'ok'
               AND (of_type IS NULL OR l.type = of_type)
               AND (of_interpretability IS NULL OR l.interpretability = of_interpretability)
@@ -40,7 +42,7 @@ WITH asked AS MATERIALIZED (
           OR coalesce(in_cluster, of_type, of_interpretability, of_source) IS NOT NULL)
       AND (of_field = 'all' OR u.field = of_field) AND u.layer BETWEEN layer_from AND layer_to
       AND (coalesce(in_cluster, of_type, of_interpretability, of_source) IS NULL
-          OR (u.layer, u.neuron) IN (SELECT (layer, neuron) FROM listed))
+          OR u.layer * (SELECT d FROM width) + u.neuron IN (SELECT feature_id FROM listed))
 ), near AS MATERIALIZED (
     SELECT t.text_id,
         bit_count(xor(t.signs_0, s.word[1]))::SMALLINT + bit_count(xor(t.signs_1, s.word[2]))::SMALLINT
@@ -65,7 +67,7 @@ WITH asked AS MATERIALIZED (
       AND (u.layer, u.neuron) IS DISTINCT FROM (of_layer, of_neuron)
       AND (at_least_score IS NULL OR r.score >= at_least_score)
       AND (coalesce(in_cluster, of_type, of_interpretability, of_source) IS NULL
-          OR (u.layer, u.neuron) IN (SELECT (layer, neuron) FROM listed))
+          OR u.layer * (SELECT d FROM width) + u.neuron IN (SELECT feature_id FROM listed))
     GROUP BY u.layer, u.neuron
     ORDER BY score DESC, u.layer, u.neuron
     LIMIT max_rows OFFSET skip_rows
@@ -73,5 +75,5 @@ WITH asked AS MATERIALIZED (
 SELECT
     f.layer, f.neuron, n.label, n.input_label, n.output_label, n.cluster_path, f.score, f.field, n.description,
     n.feature_id
-FROM found AS f JOIN neurons AS n ON n.layer = f.layer AND n.neuron = f.neuron
+FROM (SELECT *, layer * (SELECT d FROM width) + neuron AS id FROM found) AS f JOIN neurons AS n ON n.feature_id = f.id
 ORDER BY f.score DESC, f.layer, f.neuron;
