@@ -27,7 +27,7 @@ COMMANDS = {
     "cluster": ("atlas.cli.cluster:cluster", "Modules: find, compare, list, show."),
     "label": ("atlas.cli.label:label", "Labels: make them with an LLM or by rules, bring them in, score them."),
     "diff": ("atlas.cli.diff:diff", "What differs between two atlases."),
-    "prune": ("atlas.cli.query:prune", "Neurons that are safest to remove."),
+    "prune": ("atlas.cli.prune:prune", "Neurons that are safest to remove."),
     "graph": ("atlas.cli.graph:graph", "The attribution graph of one prompt, measured now."),
     "info": ("atlas.cli.inspect:info", "What an atlas is and holds."),
     "check": ("atlas.cli.inspect:check", "Check an atlas; exit code 1 when a check fails."),
