@@ -386,6 +386,7 @@ TABLES: dict[str, pa.Schema] = {
         score_method=TEXT,
         eval_id=TEXT,
     ),
+    "calibration_documents": _schema(role=TEXT, sha256=TEXT),
     "search_words": _schema(word=TEXT, term=I32, form=pa.uint8(), letters=pa.uint32(), documents=I32),
     "search_terms": _schema(term=I32, stem=TEXT, documents=I32, **_IN_FIELDS, peaks=pa.list_(F64)),
     "search_postings": _schema(

@@ -13,6 +13,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,11 @@ def small_tables() -> Tables:
         _label((1, 2), None, source="llm", run="r3") | {"status": "parse_error"},
     ]
     tables["pruning"] = [_prune(k, LAYERS, D_MLP) for k in _keys(LAYERS, D_MLP)]
+    tables["calibration_documents"] = [
+        {"role": role, "sha256": sha256(text.encode()).hexdigest()}
+        for role, texts in (("activations", ["the cat runs", "the dog runs"]), ("gradients", ["the dog runs"]))
+        for text in texts
+    ]
     tables["graphs"] = [_graph(1, 0.9, 1e-9), _graph(2, 0.5, 3e-9), _graph(3, 0.7, 2e-9)]
     tables["neuron_graphs"] = [
         {"layer": 0, "neuron": 0, "graph_id": g, "positions": 1, "relevance": 0.5} for g in (1, 2, 3)

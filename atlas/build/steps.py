@@ -324,6 +324,7 @@ STEPS: tuple[Step, ...] = (
         ("weights", "table:statistics"),
         wanted=_measured,
         sql=("pruning",),
+        version=2,
     ),
     Step(
         "table:infomap",
