@@ -7,6 +7,7 @@ the header can be written before any tensor is read, when types and shapes are k
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -56,6 +57,8 @@ def write_tensors(
                 raise ModelError(f"{entry.key} has {raw.numel()} bytes, its header says {entry.bytes}; report it")
             file.write(raw.numpy().data)
             wrote(entry)
+        file.flush()
+        os.fsync(file.fileno())  # the folder is renamed next: names must not come to the disk before bytes
         return file.tell()
 
 
