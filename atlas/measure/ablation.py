@@ -37,7 +37,7 @@ IntArray = npt.NDArray[np.int64]
 MEMORY = 512 << 20  # bytes of states and logits of the unchanged model that are kept between sets
 _PIECE_TOKENS = 1024  # padded tokens of the contexts that are read at once
 _ROWS = 2048  # positions (of all sets of a batch) that run through the blocks at once
-_LOGITS = 1 << 19  # logits of one product with the unembedding: 2 MB in float32
+_LOGITS = 1 << 20  # logits of one product with the unembedding: 4 MB in float32, of which two stand in the cache
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ def held_out(
     length = _length(adapter, context_length)
     left = max_tokens if max_tokens is not None else 1 << 62
     kept: list[Context] = []
-    for context in contexts(documents, adapter.tokenizer, length=length):
+    for context in _contexts(adapter, documents, length):
+        if left < 1:
+            break
         ids = context.token_ids[: left + 1]
         if len(ids) > 1:
             kept.append(replace(context, token_ids=ids))
@@ -328,36 +330,43 @@ class Ablator:
         """kl, nll, flips and change at each predicted position: four [S, P] in float64."""
         if not bool(torch.isfinite(final).all()):
             raise ModelError("the model without these neurons gives numbers that are not finite; measure in float32")
-        change = (final - reference.final).double().norm(dim=-1) / reference.final.double().norm(dim=-1)
+        away, stream = ((x.to(self._wide)).norm(dim=-1).double() for x in (final - reference.final, reference.final))
         moved = self._adapter.final_norm(final).to(self._wide) - reference.normed
         kl, nll, flips = self._distances(piece, reference, moved)
-        return kl, nll, flips, change
+        return kl, nll, flips, away / stream
 
     def _distances(self, piece: _Piece, reference: _Reference, moved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """kl, nll, flips [S, P] of the states `moved` [S, P, d] at the unembedding, piece by piece."""
-        matrix = weight(self._adapter.unembedding)
+        matrix, log_z = weight(self._adapter.unembedding), reference.log_z.to(self._wide)
         centre = self._shift(reference, moved, reference.top)
-        first, second = (torch.zeros_like(centre, dtype=torch.float64) for _ in range(2))
-        best, mine = (torch.full_like(centre, -torch.inf) for _ in range(2))
-        step = max(_LOGITS // centre.numel(), 64)
+        sums = _LogitSums(centre)
+        step = min(max(_LOGITS // centre.numel(), 64), len(matrix))
+        buffers = [moved.new_empty(centre.numel() * step) for _ in range(2)]
         for start in range(0, len(matrix), step):
-            part = slice(start, start + step)
-            logits = reference.logits[:, part]
-            e = _capped_change(moved @ matrix[part].to(self._wide).T, logits, self._adapter.logit_cap)
+            logits = reference.logits[:, start : start + step]
+            e, spare = (b[: centre.numel() * logits.shape[1]].view(*centre.shape, -1) for b in buffers)
+            torch.mm(moved.flatten(0, 1), matrix[start : start + step].to(self._wide).T, out=e.flatten(0, 1))
+            if self._adapter.logit_cap is not None:
+                e = _capped_change(e, logits, self._adapter.logit_cap)
             base = capped(logits, self._adapter.logit_cap)
-            p = (base - reference.log_z[:, None]).exp().to(self._wide)
-            after = base + e
-            torch.maximum(best, after.amax(-1), out=best)
-            here = (reference.top >= start) & (reference.top < start + after.shape[-1])
-            at = (reference.top[here] - start)[None, :, None].expand(len(e), -1, 1)
-            mine[:, here] = after[:, here].gather(2, at)[..., 0]
-            x = e - centre[..., None]
-            first += (p * x).sum(-1)
-            second += (p * (torch.expm1(x) - x)).sum(-1)
-        u = first + second
-        kl = torch.log1p(u) - u + second
-        nll = centre.double() + torch.log1p(u) - self._shift(reference, moved, piece.targets).double()
-        return kl.clamp_min(0), nll, (best > mine).double()
+            sums.compare(torch.add(e, base, out=spare), reference.top - start)
+            sums.add(e.sub_(centre[..., None]), (base - log_z[:, None]).exp_(), spare)
+        kl, rise = sums.divergence((log_z.double() - reference.log_z).exp())
+        nll = centre.double() + rise - self._shift(reference, moved, piece.targets).double()
+        for some in torch.split((~torch.isfinite(kl) | (rise < -7)).nonzero(), 16):
+            place = some[:, 0], some[:, 1]
+            kl[place], nll[place] = self._wide_distances(piece, reference, moved, place)
+        return kl, nll, sums.flips()
+
+    def _wide_distances(
+        self, piece: _Piece, reference: _Reference, moved: Tensor, place: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """kl, nll [n] from whole distributions in float64: where the new one is elsewhere, the sums above round."""
+        cap, logits = self._adapter.logit_cap, reference.logits[place[1]]
+        after = logits + moved[place] @ weight(self._adapter.unembedding).to(self._wide).T
+        old, new = (capped(some.double(), cap).log_softmax(-1) for some in (logits, after))
+        lost = old - new
+        return (old.exp() * lost).sum(-1), lost.gather(1, piece.targets[place[1], None])[:, 0]
 
     def _shift(self, reference: _Reference, moved: Tensor, tokens: Tensor) -> Tensor:
         """Change of the logits of one token for each position: [S, P]."""
@@ -384,6 +393,35 @@ class Ablator:
         return min(members, default=len(self._blocks) - 1)
 
 
+class _LogitSums:
+    """Sums over the vocabulary at [S, P] positions, float32 inside a piece of it and float64 over pieces."""
+
+    def __init__(self, centre: Tensor) -> None:
+        self._first, self._second = (torch.zeros_like(centre, dtype=torch.float64) for _ in range(2))
+        self._best, self._mine = (torch.full_like(centre, -torch.inf) for _ in range(2))
+
+    def compare(self, logits: Tensor, top: Tensor) -> None:
+        """Take a piece [S, P, c] of the new logits; `top` [P] is where in it the model's most likely token stands."""
+        torch.maximum(self._best, logits.amax(-1), out=self._best)
+        here = ((top >= 0) & (top < logits.shape[-1])).nonzero()[:, 0]
+        self._mine[:, here] = logits[:, here, top[here]]
+
+    def add(self, x: Tensor, p: Tensor, spare: Tensor) -> None:
+        """Add a piece: x = e - c [S, P, c] and p [P, c]; `spare` is overwritten."""
+        self._first += torch.mul(x, p, out=spare).sum(-1)
+        self._second += torch.expm1(x, out=spare).sub_(x).mul_(p).sum(-1)
+
+    def divergence(self, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """KL [S, P], and log Z' - log Z - c; `scale` [P] corrects the rounding of log Z in p."""
+        first, second = self._first * scale, self._second * scale
+        u = first + second
+        return (torch.log1p(u) - u + second).clamp_min_(0), torch.log1p(u)
+
+    def flips(self) -> Tensor:
+        """1.0 where another token is more likely now."""
+        return (self._best > self._mine).double()
+
+
 class _Sums:
     """Damages while they are added up."""
 
@@ -394,32 +432,25 @@ class _Sums:
         self._tokens = np.zeros(documents, np.int64)
         np.add.at(self._tokens, [c.document for c in held.contexts], [len(c.token_ids) - 1 for c in held.contexts])
         self._rank = 0.99 * (held.tokens - 1)
-        self._above = held.tokens - int(self._rank)  # so many largest values decide the 99th percentile
-        self._largest: list[Tensor] = [torch.zeros(0, dtype=torch.float64)] * sets
+        # the 99th percentile needs no more than the largest 1 %
+        self._largest = torch.full((sets, held.tokens - int(self._rank)), -torch.inf, dtype=torch.float64)
 
     def add(self, sets: list[int], piece: _Piece, scores: tuple[Tensor, ...]) -> None:
         """Add scores [S, P] of some sets."""
-        documents = piece.documents.cpu()
-        for place, values in enumerate(scores):
-            wide = values.cpu()
-            for row, one in enumerate(sets):
-                self._sums[place, one].index_add_(0, documents, wide[row])
-        for row, one in enumerate(sets):
-            self._max[one] = max(self._max[one], scores[3][row].max().cpu())
-            both = torch.cat([self._largest[one], scores[0][row].cpu()])
-            self._largest[one] = both.topk(min(self._above, len(both))).values
+        owners, place = (torch.from_numpy(x) for x in np.unique(piece.documents.cpu().numpy(), return_inverse=True))
+        rows, found = torch.tensor(sets), [values.cpu() for values in scores]
+        for sums, values in zip(self._sums, found, strict=True):
+            sums[rows[:, None], owners] += values.new_zeros(len(sets), len(owners)).index_add_(1, place, values)
+        self._max[rows] = torch.maximum(self._max[rows], found[3].amax(1))
+        both = torch.cat([self._largest[rows], found[0]], 1)
+        self._largest[rows] = both.topk(self._largest.shape[1], 1).values
 
     def damages(self) -> Damages:
         """Everything as arrays."""
         kl, nll, flips, change = self._sums.numpy()
-        p99 = np.array([_quantile_from_above(one.numpy(), self._rank) for one in self._largest])
+        low, high = self._largest[:, -1], self._largest[:, max(self._largest.shape[1] - 2, 0)]
+        p99 = (low + (high - low) * (self._rank - int(self._rank))).numpy()
         return Damages(kl, nll, flips, change, self._tokens, self._max.numpy(), p99)
-
-
-def _quantile_from_above(largest: FloatArray, rank: float) -> float:
-    """Value at a fractional rank; `largest` falls and ends with the value at floor(rank)."""
-    low, high = largest[-1], largest[max(len(largest) - 2, 0)]
-    return float(low + (high - low) * (rank - int(rank)))
 
 
 def _capped_change(raw: Tensor, logits: Tensor, cap: float | None) -> Tensor:
@@ -428,6 +459,11 @@ def _capped_change(raw: Tensor, logits: Tensor, cap: float | None) -> Tensor:
         return raw
     both = torch.tanh((logits + raw) / cap) * torch.tanh(logits / cap)
     return cap * torch.tanh(raw / cap) * (1 - both)
+
+
+def _contexts(adapter: Adapter, documents: Sequence[str], length: int) -> Iterator[Context]:
+    for first in range(0, len(documents), 64):  # of a long corpus only the beginning may be asked for
+        yield from contexts(documents[first : first + 64], adapter.tokenizer, first=first, length=length)
 
 
 def _length(adapter: Adapter, asked: int | None) -> int:
