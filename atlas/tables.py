@@ -385,6 +385,11 @@ TABLES: dict[str, pa.Schema] = {
         pruning_score=F64,
         score_method=TEXT,
         eval_id=TEXT,
+        fisher=F64,
+        wifv=F64,
+        taylor_abs=F64,
+        wanda=F64,
+        pruning_score_global=F64,
     ),
     "calibration_documents": _schema(role=TEXT, sha256=TEXT),
     "impacts": _schema(

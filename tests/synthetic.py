@@ -104,7 +104,8 @@ def small_tables() -> Tables:
         for text in texts
     ]
     tables["impacts"] = [
-        _impact("s1", [2], 0.004), _impact("s2", [10], 0.0005), _impact("s3", [11], 0.002),
+        _impact("s1", [2], 0.004), _impact("s2", [10], 0.0005) | _analysed(False),
+        _impact("s3", [11], 0.002) | _analysed(True),
         _impact("s4", [2, 10], 0.009) | {"sum_kl": 0.0045, "joint_over_sum": 2.0},
     ]  # fmt: skip
     tables["graphs"] = [_graph(1, 0.9, 1e-9), _graph(2, 0.5, 3e-9), _graph(3, 0.7, 2e-9)]
@@ -384,7 +385,14 @@ def _prune(key: tuple[int, int], layers: int, d_mlp: int) -> Row:
         "layer": key[0], "neuron": key[1], "weight_magnitude": 0.1 * (key[1] + 1), "weight_rank": d_mlp - key[1],
         "gate_norm": 1.0, "up_norm": 1.0, "output_norm": 1.0, "activation_magnitude": 1.0, "activation_variance": 1.0,
         "importance": float(rank), "pruning_score": 1 - rank / (d_mlp - 1), "score_method": "fisher", "eval_id": "e1",
+        "fisher": float(rank), "wifv": float(rank * 7 % 5 + key[0]), "taylor_abs": float((rank + key[0]) % 3),
+        "wanda": float(d_mlp - rank) * (key[0] + 1),
+        "pruning_score_global": 1 - (rank * layers + key[0]) / (layers * d_mlp - 1),
     }  # fmt: skip
+
+
+def _analysed(critical: bool) -> Row:
+    return {"activation_magnitude": 0.3, "activation_variance": 0.1, "is_critical": critical}
 
 
 def _impact(set_id: str, neurons: list[int], kl: float) -> Row:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from atlas.query.label_stats import LabelStats
     from atlas.query.motifs import Motifs
     from atlas.query.neurons import Card
+    from atlas.query.pruning import Ranking
     from atlas.query.search import Where
     from atlas.query.subgraph import Subgraph
     from atlas.store.checks import CheckResult
@@ -319,12 +320,21 @@ class Atlas:
         return motifs(self, selection, kind=kind, null=null, seed=seed, min_count=min_count, limit=limit)
 
     def prune(
-        self, *, threshold: float = 10.0, layer: int | None = None, everything: bool = False, limit: int | None = 50
+        self,
+        *,
+        threshold: float = 10.0,
+        layer: int | None = None,
+        everything: bool = False,
+        limit: int | None = 50,
+        ranking: Ranking | None = None,
     ) -> Answer:
-        """Pruning candidates, safest first; `everything` also lists neurons that are none."""
+        """Pruning candidates, safest first; `everything` also lists neurons that are none.
+
+        `ranking`: another score method, ranks among all layers, or one of several evaluations.
+        """
         from atlas.query.pruning import prune
 
-        return prune(self, threshold=threshold, layer=layer, everything=everything, limit=limit)
+        return prune(self, threshold=threshold, layer=layer, everything=everything, limit=limit, ranking=ranking)
 
     def diff(
         self,

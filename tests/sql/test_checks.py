@@ -123,6 +123,12 @@ BREAKS = [
     ("pruning_scores", "UPDATE pruning SET pruning_score = 1.5 WHERE layer = 0"),
     ("pruning_scores", "UPDATE pruning SET weight_rank = 9 WHERE layer = 0"),
     ("pruning_scores", "INSERT INTO pruning SELECT * FROM pruning WHERE layer = 0 AND neuron = 0"),
+    ("pruning_scores", "UPDATE pruning SET pruning_score_global = -1 WHERE layer = 0"),
+    ("pruning_scores", "UPDATE pruning SET importance = 9 WHERE layer = 0 AND neuron = 0"),  # the safest of its layer
+    ("pruning_scores", "INSERT INTO pruning SELECT * REPLACE ('wifv' AS score_method) FROM pruning WHERE neuron = 0"),
+    ("pruning_documents", "UPDATE calibration_documents SET role = 'heldout'"),
+    ("pruning_documents", "UPDATE calibration_documents SET sha256 = upper(sha256)"),
+    ("pruning_documents", "INSERT INTO calibration_documents SELECT * FROM calibration_documents LIMIT 1"),
     ("graphs_contain", "DELETE FROM graphs WHERE graph_id = 2"),
     ("graphs_contain", "INSERT INTO graphs SELECT * FROM graphs WHERE graph_id = 2"),
     ("graphs_contain", "UPDATE neuron_graphs SET layer = 3"),
