@@ -28,6 +28,8 @@ COMMANDS = {
     "label": ("atlas.cli.label:label", "Labels: make them with an LLM or by rules, bring them in, score them."),
     "diff": ("atlas.cli.diff:diff", "What differs between two atlases."),
     "prune": ("atlas.cli.prune:prune", "Neurons that are safest to remove."),
+    "weights": ("atlas.cli.weights:weights", "Size and sparsity of every weight matrix of a model."),
+    "impact": ("atlas.cli.impact:impact", "What the model loses without some neurons, measured now."),
     "importance": ("atlas.cli.importance:importance", "What the model loses without each neuron of a layer."),
     "graph": ("atlas.cli.graph:graph", "The attribution graph of one prompt, measured now."),
     "info": ("atlas.cli.inspect:info", "What an atlas is and holds."),

@@ -241,6 +241,26 @@ def read_samples(path: str | Path) -> list[str]:
     return found
 
 
+def sparsity_analysis(tensors: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows of weight_stats -> the sparsity_analysis of a weight analysis, tensors in their order; null without any."""
+    total = sum(t["total_parameters"] for t in tensors)
+    non_zero = sum(t["non_zero_parameters"] for t in tensors)
+    return {
+        "overall_sparsity": 1 - non_zero / total if total else None,
+        "total_parameters": total,
+        "non_zero_parameters": non_zero,
+        "layer_sparsity": {
+            t["name"]: {
+                "sparsity": t["sparsity"],
+                "total_params": t["total_parameters"],
+                "non_zero_params": t["non_zero_parameters"],
+            }
+            for t in tensors
+        },
+        "layer_stats": [_layer_stats(t) for t in tensors],
+    }
+
+
 def write_weight_analysis(path: Path, analysis: dict[str, Any]) -> None:
     """Write pruning/weight_analysis.json."""
     replace_text(path, json_text(analysis))
@@ -250,6 +270,11 @@ def read_weight_analysis(path: str | Path) -> dict[str, Any]:
     """Read a weight analysis, checked field by field."""
     found: dict[str, Any] = read_shaped(path, _WEIGHTS)
     return found
+
+
+def _layer_stats(tensor: dict[str, Any]) -> dict[str, Any]:
+    rest = {key: value for key, value in tensor.items() if key not in ("name", "layer")}
+    return {"layer_name": tensor["name"], "layer_index": tensor["layer"], **rest}
 
 
 def _activation_text(found: Activations) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 
 from atlas.errors import StoreError
-from atlas.export.seed_forms import Cluster, LayerClusters, TokenQuery
+from atlas.export.seed_forms import Cluster, LayerClusters, TokenQuery, sparsity_analysis
 
 THRESHOLD = 10.0  # percentile of the seed's pruning candidates
 
@@ -128,7 +128,7 @@ def weight_analysis(con: Connection, *, threshold: float = THRESHOLD) -> dict[st
     method, eval_id = _one_evaluation(con)
     candidates = _rows(con, _CANDIDATES, [threshold])
     return {
-        "sparsity_analysis": _sparsity(_rows(con, _WEIGHTS, [])),
+        "sparsity_analysis": sparsity_analysis(_rows(con, _WEIGHTS, [])),
         "pruning_candidates": candidates,
         "threshold_percentile": threshold,
         "total_candidates": len(candidates),
@@ -146,30 +146,6 @@ def _one_evaluation(con: Connection) -> tuple[str | None, str | None]:
             "rebuild the atlas with one of them"
         )
     return found[0] if found else (None, None)
-
-
-def _sparsity(tensors: list[dict[str, Any]]) -> dict[str, Any]:
-    total = sum(t["total_parameters"] for t in tensors)
-    non_zero = sum(t["non_zero_parameters"] for t in tensors)
-    return {
-        "overall_sparsity": 1 - non_zero / total if total else None,
-        "total_parameters": total,
-        "non_zero_parameters": non_zero,
-        "layer_sparsity": {
-            t["name"]: {
-                "sparsity": t["sparsity"],
-                "total_params": t["total_parameters"],
-                "non_zero_params": t["non_zero_parameters"],
-            }
-            for t in tensors
-        },
-        "layer_stats": [_layer_stats(t) for t in tensors],
-    }
-
-
-def _layer_stats(tensor: dict[str, Any]) -> dict[str, Any]:
-    rest = {key: value for key, value in tensor.items() if key not in ("name", "layer")}
-    return {"layer_name": tensor["name"], "layer_index": tensor["layer"], **rest}
 
 
 def _rows(con: Connection, statement: str, bound: list[object]) -> list[dict[str, Any]]:
