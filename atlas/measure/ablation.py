@@ -2,8 +2,7 @@
 
 Nothing below a set's first layer L changes, so that part runs once. At L the change is a sum of columns of the down
 projection, h_L' = h_L - sum_i (a_i - mu_i) W_down[:, i], and only the blocks above run again, many sets in one batch.
-With e = logits' - logits and c any number near the mean of e, KL(p || p') = log(1 + u) - s where s = sum p (e - c),
-u = s + sum p (exp(e - c) - 1 - (e - c)): no difference of two large numbers, so that 1e-12 nats are no noise.
+The logits' change is one product with the change of the normed states (logit_sums.py), so tiny KLs are no noise.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from atlas.errors import InputError, ModelError
 from atlas.measure.batches import Batch, Reading, batches_of
 from atlas.measure.corpus import Context, context_length, contexts
 from atlas.measure.impact import Evaluation, corpus_hash
+from atlas.measure.logit_sums import LogitSums
 from atlas.models.adapter import Adapter, Block
 from atlas.models.linear import weight
 from atlas.models.selfcheck import capped
@@ -339,21 +339,21 @@ class Ablator:
         """kl, nll, flips [S, P] of the states `moved` [S, P, d] at the unembedding, piece by piece."""
         matrix, log_z = weight(self._adapter.unembedding), reference.log_z.to(self._wide)
         centre = self._shift(reference, moved, reference.top)
-        sums = _LogitSums(centre)
+        bound = capped(reference.logits.gather(1, reference.top[:, None])[:, 0], self._adapter.logit_cap)
+        sums = LogitSums(centre, reference.top, bound)
         step = min(max(_LOGITS // centre.numel(), 64), len(matrix))
-        buffers = [moved.new_empty(centre.numel() * step) for _ in range(2)]
+        buffer = moved.new_empty(centre.numel() * step)
         for start in range(0, len(matrix), step):
             logits = reference.logits[:, start : start + step]
-            e, spare = (b[: centre.numel() * logits.shape[1]].view(*centre.shape, -1) for b in buffers)
+            e = buffer[: centre.numel() * logits.shape[1]].view(*centre.shape, -1)
             torch.mm(moved.flatten(0, 1), matrix[start : start + step].to(self._wide).T, out=e.flatten(0, 1))
             if self._adapter.logit_cap is not None:
                 e = _capped_change(e, logits, self._adapter.logit_cap)
             base = capped(logits, self._adapter.logit_cap)
-            sums.compare(torch.add(e, base, out=spare), reference.top - start)
-            sums.add(e.sub_(centre[..., None]), (base - log_z[:, None]).exp_(), spare)
+            sums.add(e, base, (base - log_z[:, None]).exp_(), start=start)
         kl, rise = sums.divergence((log_z.double() - reference.log_z).exp())
         nll = centre.double() + rise - self._shift(reference, moved, piece.targets).double()
-        for some in torch.split((~torch.isfinite(kl) | (rise < -7)).nonzero(), 16):
+        for some in torch.split((~torch.isfinite(kl) | (rise < -3)).nonzero(), 16):
             place = some[:, 0], some[:, 1]
             kl[place], nll[place] = self._wide_distances(piece, reference, moved, place)
         return kl, nll, sums.flips()
@@ -391,35 +391,6 @@ class Ablator:
 
     def _first(self, members: dict[int, Tensor]) -> int:
         return min(members, default=len(self._blocks) - 1)
-
-
-class _LogitSums:
-    """Sums over the vocabulary at [S, P] positions, float32 inside a piece of it and float64 over pieces."""
-
-    def __init__(self, centre: Tensor) -> None:
-        self._first, self._second = (torch.zeros_like(centre, dtype=torch.float64) for _ in range(2))
-        self._best, self._mine = (torch.full_like(centre, -torch.inf) for _ in range(2))
-
-    def compare(self, logits: Tensor, top: Tensor) -> None:
-        """Take a piece [S, P, c] of the new logits; `top` [P] is where in it the model's most likely token stands."""
-        torch.maximum(self._best, logits.amax(-1), out=self._best)
-        here = ((top >= 0) & (top < logits.shape[-1])).nonzero()[:, 0]
-        self._mine[:, here] = logits[:, here, top[here]]
-
-    def add(self, x: Tensor, p: Tensor, spare: Tensor) -> None:
-        """Add a piece: x = e - c [S, P, c] and p [P, c]; `spare` is overwritten."""
-        self._first += torch.mul(x, p, out=spare).sum(-1)
-        self._second += torch.expm1(x, out=spare).sub_(x).mul_(p).sum(-1)
-
-    def divergence(self, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """KL [S, P], and log Z' - log Z - c; `scale` [P] corrects the rounding of log Z in p."""
-        first, second = self._first * scale, self._second * scale
-        u = first + second
-        return (torch.log1p(u) - u + second).clamp_min_(0), torch.log1p(u)
-
-    def flips(self) -> Tensor:
-        """1.0 where another token is more likely now."""
-        return (self._best > self._mine).double()
 
 
 class _Sums:
