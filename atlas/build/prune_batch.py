@@ -116,6 +116,8 @@ def batch_of(sets: MeasuredSets, neurons: Sequence[int], *, batch_size: int = 10
     alone = sorted(sets.impacts([[i] for i in dict.fromkeys(neurons)]), key=_harm)
     batch = [one.neurons[0] for one in alone[:batch_size]]
     whole = sets.impacts([batch])[0]
+    if len(batch) > 1 and sets.known[whole.neurons].budget != whole.budget:
+        sets.keep([whole])  # it was stored with a verdict by another budget
     found = None
     if whole.safe_to_prune is not None:
 

@@ -88,7 +88,7 @@ def calibrate(estimate: FloatArray, exact: FloatArray, random: npt.NDArray[np.bo
     low, high = _tails(errors)
     return Calibration(
         intercept, slope, len(estimate), int(random.sum()),
-        correlation(_ranks(estimate[random]), _ranks(exact[random])),
+        correlation(ranks(estimate[random]), ranks(exact[random])),
         correlation(x[random[usable]], y[random[usable]]),
         float(np.median(np.abs(errors))) if len(errors) else None,
         float(np.quantile(np.abs(errors), 0.95, method="higher")) if len(errors) else None,
@@ -119,8 +119,8 @@ def correlation(x: FloatArray, y: FloatArray) -> float | None:
     return float(np.corrcoef(x, y)[0, 1])
 
 
-def _ranks(values: FloatArray) -> FloatArray:
-    """Ranks from 0; equal values share their mean rank."""
+def ranks(values: FloatArray) -> FloatArray:
+    """Ranks from 0 in ascending order; equal values share their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     mean: FloatArray = ends - (counts + 1) / 2
