@@ -1,4 +1,4 @@
-"""NeuronScope's JSON files <-> values: activations, clusters, token queries, prompt samples, weight analysis.
+"""NeuronScope's JSON files <-> values: activations, clusters, token queries, prompt samples, pruning documents.
 
 One dataclass, one writer and one reader per file. The fields are those of the format; where an atlas knows more (the
 layer of a neuron, a module's path) it adds a field, and the readers accept files without it.
@@ -76,6 +76,18 @@ _WEIGHTS = {
             "pruning_score": NUMBER,
         }
     ],
+}
+_TOTAL = {"impact_score": NUMBER, "mean_change": NUMBER, "max_change": NUMBER}
+_IMPACT = {"layer_index": INTEGER, "neuron_index": INTEGER, **_TOTAL, "safe_to_prune": Maybe(FLAG)}
+_IMPACTS = {
+    "individual_impacts": [_IMPACT],
+    "cumulative_impact": _TOTAL,
+    "recommendations": {
+        "safe_to_prune": Maybe(INTEGER),
+        "risky_to_prune": Maybe(INTEGER),
+        "suggested_batch_size": Maybe(INTEGER),
+        "high_impact_neurons": [_IMPACT],
+    },
 }
 
 
@@ -275,6 +287,17 @@ def read_weight_analysis(path: str | Path) -> dict[str, Any]:
 def _layer_stats(tensor: dict[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in tensor.items() if key not in ("name", "layer")}
     return {"layer_name": tensor["name"], "layer_index": tensor["layer"], **rest}
+
+
+def write_impact_analysis(path: Path, analysis: dict[str, Any]) -> None:
+    """Write pruning/impact_analysis.json."""
+    replace_text(path, json_text(analysis))
+
+
+def read_impact_analysis(path: str | Path) -> dict[str, Any]:
+    """Read an impact analysis, checked field by field."""
+    found: dict[str, Any] = read_shaped(path, _IMPACTS)
+    return found
 
 
 def _activation_text(found: Activations) -> Iterator[str]:

@@ -43,6 +43,7 @@ _BUILT_WITHOUT = {
     "neuron_stats": "activations",
     "labels": "labels",
     "pruning": "pruning scores",
+    "weight_stats": "weights",
 }
 
 
@@ -335,6 +336,18 @@ class Atlas:
         from atlas.query.pruning import prune
 
         return prune(self, threshold=threshold, layer=layer, everything=everything, limit=limit, ranking=ranking)
+
+    def weights(self, *, layer: int | None = None, limit: int | None = None) -> Answer:
+        """Weight analysis of every tensor: parameters, sparsity, magnitudes, norms; layer -1: outside the layers."""
+        from atlas.query.weights import weights
+
+        return weights(self, layer=layer, limit=limit)
+
+    def weight_summary(self, *, layer: int | None = None) -> Answer:
+        """One row: overall_sparsity, total_parameters, non_zero_parameters of all tensors, or those of a layer."""
+        from atlas.query.weights import weight_summary
+
+        return weight_summary(self, layer=layer)
 
     def diff(
         self,

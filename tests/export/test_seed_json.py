@@ -15,7 +15,7 @@ from seed_schemas import schema_faults, weight_schema
 from synthetic import PATHS, VOCAB, random_tables, small_tables, write_atlas
 
 import atlas
-from atlas.errors import InputError, StoreError
+from atlas.errors import InputError
 from atlas.export.folder import new_folder
 from atlas.export.seed_forms import Cluster, LayerClusters, TokenQuery, write_clusters, write_query, write_samples
 from atlas.export.seed_json import (
@@ -173,15 +173,9 @@ def test_an_atlas_without_evidence_says_what_is_left_out(tmp_path: Path) -> None
     report = export(tmp_path, tables)
     assert report.files == []
     assert [note.split(":")[0] for note in report.notes] == [
-        "no pruning/weight_analysis.json", "no clusters/", "no queries/", "no samples.json",
+        "no pruning/weight_analysis.json", "no pruning/impact_analysis.json", "no clusters/", "no queries/",
+        "no samples.json",
     ]  # fmt: skip
-
-
-def test_scores_of_two_evaluations_are_refused(tmp_path: Path) -> None:
-    tables = small_tables()
-    tables["pruning"][0]["eval_id"] = "e2"
-    with pytest.raises(StoreError, match="fisher e1, fisher e2"):
-        export(tmp_path, tables)
 
 
 def activations(values: Any, prompt: str = "a dog") -> Prompt:
