@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,19 @@ _SCORES = (
     "layer_index", "neuron_index", "activation_magnitude", "activation_variance", "impact_score", "is_critical",
     "evidence", "kl", "kl_low", "kl_high", "safe_to_prune", "reason",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ImportanceOptions:
+    """Which neurons of a layer are measured, and how."""
+
+    share: float | None = None  # percent of the layer at each end and at random; None: SHARE, fewer where that is slow
+    exact: bool = False  # all of them
+    judging: Judging = field(default_factory=Judging)
+
+    def __post_init__(self) -> None:
+        if self.share is not None and not 0 < self.share <= 100:
+            raise InputError(f"share is {self.share}; give percent of the layer above 0, at most 100")
 
 
 @dataclass(frozen=True)
@@ -79,22 +92,19 @@ def layer_importance(
     layer: int,
     text: HeldOutText,
     *,
+    options: ImportanceOptions | None = None,
     model: Adapter | str | Path | None = None,
-    share: float | None = None,
-    exact: bool = False,
-    judging: Judging | None = None,
     progress: Progress | None = None,
 ) -> Importance:
-    """Estimate every neuron of a layer and measure some of them; `exact` measures all.
+    """Estimate every neuron of a layer, and measure some of them or all.
 
-    `share`: percent of the layer measured at each end and at random; None: SHARE, fewer where measuring them would take
-    more than EFFORT. Neurons that the atlas holds under the same eval_id keep their measured values. Raises InputError
-    for the layer, the share and the text.
+    By default SHARE percent of the layer is measured at each end and at random, fewer where that would take more than
+    EFFORT. Neurons that the atlas holds under the same eval_id keep their measured values. Raises InputError for the
+    layer and the text, and what atlas.build.impacts.measure_impacts does for the model and the atlas.
     """
-    if share is not None and not 0 < share <= 100:
-        raise InputError(f"share is {share}; give percent of the layer above 0, at most 100")
-    with measured_sets(file, text, model=model, judging=judging, progress=progress) as sets:
-        return importance_of(sets, layer, share=share, exact=exact)
+    wanted = options or ImportanceOptions()
+    with measured_sets(file, text, model=model, judging=wanted.judging, progress=progress) as sets:
+        return importance_of(sets, layer, share=wanted.share, exact=wanted.exact)
 
 
 def importance_of(sets: MeasuredSets, layer: int, *, share: float | None = None, exact: bool = False) -> Importance:

@@ -11,7 +11,7 @@ super-additive, so the batch is measured as a set, and the longest safe prefix i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,18 @@ if TYPE_CHECKING:
 HIGH = 0.3  # impact_score above three budgets
 _SEED = ("impact_score", "mean_change", "max_change")
 _EVIDENCE = ("kl", "kl_low", "kl_high", "delta_nll", "top1_flip_rate", "budget", "reason")
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How many candidates are a batch at most, and how sets are judged."""
+
+    batch_size: int = 10
+    judging: Judging = field(default_factory=Judging)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InputError(f"batch size is {self.batch_size}; a batch has at least 1 neuron")
 
 
 @dataclass(frozen=True)
@@ -93,22 +105,20 @@ def batch_analysis(
     neurons: Sequence[int],
     text: HeldOutText,
     *,
-    batch_size: int = 10,
+    options: BatchOptions | None = None,
     model: Adapter | str | Path | None = None,
-    judging: Judging | None = None,
     progress: Progress | None = None,
 ) -> BatchAnalysis:
     """Measure candidates (packed ids) alone, the first `batch_size` jointly, and prefixes of these by bisection.
 
     Everything measured is stored; a second run on the same text uses it. With too few tokens there are no verdicts and
-    no suggestion. Raises InputError for the neurons, batch_size and the text.
+    no suggestion. Raises InputError for the neurons and the text.
     """
-    if batch_size < 1:
-        raise InputError(f"batch size is {batch_size}; a batch has at least 1 neuron")
+    wanted = options or BatchOptions()
     if not neurons:
         raise InputError("no neuron is named; give at least one candidate")
-    with measured_sets(file, text, model=model, judging=judging, progress=progress) as sets:
-        return batch_of(sets, neurons, batch_size=batch_size)
+    with measured_sets(file, text, model=model, judging=wanted.judging, progress=progress) as sets:
+        return batch_of(sets, neurons, batch_size=wanted.batch_size)
 
 
 def batch_of(sets: MeasuredSets, neurons: Sequence[int], *, batch_size: int = 10) -> BatchAnalysis:

@@ -32,10 +32,11 @@ def importance(
     impact above the layer's 75th percentile, its lower limit above the median. The rows stay in the atlas (macro
     importance_of_layer).
     """
-    from atlas.build.importance import layer_importance
+    from atlas.build.importance import ImportanceOptions, layer_importance
     from atlas.cli.render import show_rows
 
-    found = layer_importance(find_atlas(view.file), layer, text, exact=exact, share=share, **how)
+    options = ImportanceOptions(share, exact, how.pop("judging"))
+    found = layer_importance(find_atlas(view.file), layer, text, options=options, **how)
     for note in found.notes:
         click.echo(f"note: {note}", err=True)
     click.echo(f"critical  {found.critical_neurons} of {len(found.scores):,} neurons", err=True)

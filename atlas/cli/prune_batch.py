@@ -31,16 +31,17 @@ def batch(view: View, text: HeldOutText, how: dict[str, Any], /, *, batch_size: 
     candidates, least harmful first, whose measured set stays under the budget; each of m members is judged by
     budget / m. The rows stay in the atlas (macros batch_impacts, batch_sets).
     """
-    from atlas.build.prune_batch import batch_analysis
+    from atlas.build.prune_batch import BatchOptions, batch_analysis
     from atlas.cli.render import show_rows
     from atlas.query.atlas import Atlas
     from atlas.query.impacts import chosen_neurons
 
+    options = BatchOptions(batch_size, how.pop("judging"))
     path, named = find_atlas(view.file), chosen.pop("neurons")
     words = None if named is None else [word.strip() for word in named.split(",") if word.strip()]
     with Atlas(path) as atlas:
         ids = chosen_neurons(atlas, neurons=words, **chosen)
-    found = batch_analysis(path, ids, text, batch_size=batch_size, **how)
+    found = batch_analysis(path, ids, text, options=options, **how)
     for line in (*(f"note: {note}" for note in found.notes), *summary(found)):
         click.echo(line, err=True)
     if view.format == "json":

@@ -9,7 +9,7 @@ import pytest
 from pruning_model import D_MLP, drawn_texts, edited_kl, number_atlas, number_model
 
 from atlas.build.impacts import HeldOutText
-from atlas.build.importance import FEWEST, SHARE, Importance, affordable, layer_importance
+from atlas.build.importance import FEWEST, SHARE, Importance, ImportanceOptions, affordable, layer_importance
 from atlas.build.measured_sets import Judging
 from atlas.errors import InputError
 from atlas.models.adapter import Adapter
@@ -17,6 +17,7 @@ from atlas.store.connection import open_reader
 
 TEXTS = drawn_texts(12, 9)
 TEXT = HeldOutText(texts=TEXTS, fresh=True)
+UNSTORED = Judging(store=False)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def truth(adapter: Adapter) -> list[float]:
 
 @pytest.fixture(scope="module")
 def estimated(adapter: Adapter, file: Path) -> Importance:
-    return layer_importance(file, 0, TEXT, model=adapter, share=12)
+    return layer_importance(file, 0, TEXT, model=adapter, options=ImportanceOptions(share=12))
 
 
 def test_measured_neurons_have_the_value_of_edited_weights(estimated: Importance, truth: list[float]) -> None:
@@ -78,7 +79,7 @@ def test_sql_gives_what_the_document_says(estimated: Importance, file: Path) -> 
 
 
 def test_exact_measures_all_and_estimates_nothing(adapter: Adapter, file: Path, truth: list[float]) -> None:
-    found = layer_importance(file, 0, TEXT, model=adapter, exact=True, judging=Judging(store=False))
+    found = layer_importance(file, 0, TEXT, model=adapter, options=ImportanceOptions(exact=True, judging=UNSTORED))
     assert {row["evidence"] for row in found.scores} == {"measured"}
     assert {row["neuron"]: row["kl"] for row in found.scores} == pytest.approx(dict(enumerate(truth)), rel=1e-9)
 
@@ -87,15 +88,15 @@ def test_stored_measurements_take_the_place_of_estimates(
     adapter: Adapter, tmp_path: Path, estimated: Importance
 ) -> None:
     file = number_atlas(tmp_path, adapter)
-    layer_importance(file, 0, TEXT, model=adapter, exact=True)
-    again = layer_importance(file, 0, TEXT, model=adapter, share=12)
+    layer_importance(file, 0, TEXT, model=adapter, options=ImportanceOptions(exact=True))
+    again = layer_importance(file, 0, TEXT, model=adapter, options=ImportanceOptions(share=12))
     assert {row["evidence"] for row in again.scores} == {"measured"}
     assert again.calibration == estimated.calibration
 
 
 def test_one_text_has_no_interval_and_no_critical_neuron(adapter: Adapter, file: Path) -> None:
     one = HeldOutText(texts=TEXTS[:1], fresh=True)
-    found = layer_importance(file, 1, one, model=adapter, judging=Judging(store=False))
+    found = layer_importance(file, 1, one, model=adapter, options=ImportanceOptions(judging=UNSTORED))
     assert found.critical_neurons is None
     assert all(row["kl_high"] is None and row["impact_score"] is None for row in found.scores)
     assert all("one document" in row["reason"] for row in found.scores)
@@ -105,14 +106,14 @@ def test_a_dead_layer_has_no_limits_rather_than_false_ones(tmp_path: Path) -> No
     adapter = number_model()
     adapter.blocks[1].down.weight.data.zero_()
     file = number_atlas(tmp_path, adapter)
-    found = layer_importance(file, 1, TEXT, model=adapter, share=5, judging=Judging(store=False))
+    found = layer_importance(file, 1, TEXT, model=adapter, options=ImportanceOptions(5, judging=UNSTORED))
     assert all(row["kl"] == 0 for row in found.scores)
     assert {row["kl_high"] for row in found.scores if row["evidence"] == "estimated"} == {None}
 
 
 def test_the_usual_sample_shrinks_where_it_is_slow(adapter: Adapter, file: Path) -> None:
     assert affordable(adapter, 1, 1000) > affordable(adapter, 0, 1000) > affordable(adapter, 0, 10_000)
-    found = layer_importance(file, 1, TEXT, model=adapter, judging=Judging(store=False))
+    found = layer_importance(file, 1, TEXT, model=adapter, options=ImportanceOptions(judging=UNSTORED))
     measured = sum(row["evidence"] == "measured" for row in found.scores)
     assert measured >= max(FEWEST, 3 * SHARE / 100 * D_MLP)
 
@@ -131,4 +132,4 @@ def test_bad_input_is_refused(  # noqa: PLR0917
     adapter: Adapter, file: Path, layer: int, text: HeldOutText, share: float | None, said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
-        layer_importance(file, layer, text, model=adapter, share=share)
+        layer_importance(file, layer, text, model=adapter, options=ImportanceOptions(share))

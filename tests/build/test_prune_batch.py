@@ -10,7 +10,7 @@ from pruning_model import D_MLP, drawn_texts, edited_kl, number_atlas, number_mo
 
 from atlas.build.impacts import HeldOutText
 from atlas.build.measured_sets import Judging
-from atlas.build.prune_batch import BatchAnalysis, batch_analysis
+from atlas.build.prune_batch import BatchAnalysis, BatchOptions, batch_analysis
 from atlas.errors import InputError
 from atlas.models.adapter import Adapter
 from atlas.progress import Quiet, Task
@@ -35,7 +35,7 @@ def file(adapter: Adapter, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def generous(adapter: Adapter, file: Path) -> BatchAnalysis:
     """A budget that everything keeps."""
-    return batch_analysis(file, CANDIDATES, TEXT, batch_size=4, model=adapter, judging=Judging(budget=100.0))
+    return batch_analysis(file, CANDIDATES, TEXT, model=adapter, options=BatchOptions(4, Judging(budget=100.0)))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def prefixes(generous: BatchAnalysis, file: Path) -> dict[int, float]:
 def tight(adapter: Adapter, file: Path, prefixes: dict[int, float]) -> BatchAnalysis:
     """A budget between the damage of two and of three neurons."""
     budget = (prefixes[2] * prefixes[3]) ** 0.5
-    return batch_analysis(file, CANDIDATES, TEXT, batch_size=4, model=adapter, judging=Judging(budget=budget))
+    return batch_analysis(file, CANDIDATES, TEXT, model=adapter, options=BatchOptions(4, Judging(budget=budget)))
 
 
 class Titles(Quiet):
@@ -126,18 +126,20 @@ def test_what_is_stored_is_not_measured_again(
 ) -> None:
     seen = Titles()
     again = batch_analysis(
-        file, CANDIDATES, TEXT, batch_size=4, model=adapter, progress=seen,
-        judging=Judging(budget=tight.cumulative.budget, store=False),
+        file, CANDIDATES, TEXT, model=adapter, progress=seen,
+        options=BatchOptions(4, Judging(budget=tight.cumulative.budget, store=False)),
     )  # fmt: skip
     assert "ablations" not in seen.titles
     assert again.document() == tight.document()
-    batch_analysis(file, CANDIDATES[:1], FEW, model=adapter, progress=seen, judging=Judging(store=False))
+    batch_analysis(
+        file, CANDIDATES[:1], FEW, model=adapter, progress=seen, options=BatchOptions(judging=Judging(store=False))
+    )
     assert "ablations" in seen.titles
     assert [one.kl for one in tight.individual] == [one.kl for one in generous.individual]
 
 
 def test_too_few_tokens_give_no_verdict(adapter: Adapter, file: Path) -> None:
-    found = batch_analysis(file, CANDIDATES, FEW, batch_size=3, model=adapter, judging=Judging(store=False))
+    found = batch_analysis(file, CANDIDATES, FEW, model=adapter, options=BatchOptions(3, Judging(store=False)))
     told = found.document()["recommendations"]
     assert [told[name] for name in ("safe_to_prune", "risky_to_prune", "suggested_batch_size")] == [None] * 3
     assert "120 held-out tokens, a verdict needs 10,000" in told["reason"]
@@ -154,7 +156,7 @@ def test_too_few_tokens_give_no_verdict(adapter: Adapter, file: Path) -> None:
 )
 def test_bad_input_is_refused(adapter: Adapter, file: Path, neurons: list[int], size: int, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        batch_analysis(file, neurons, FEW, batch_size=size, model=adapter)
+        batch_analysis(file, neurons, FEW, model=adapter, options=BatchOptions(size))
 
 
 def test_a_budget_that_is_none_is_refused() -> None:
