@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from atlas.errors import InputError, StoreError
 from atlas.ingest.calibration import fresh_documents
 from atlas.ingest.impacts import store_impacts, stored_impacts
 from atlas.measure.impact import BUDGET, Impact, eval_id, impact_rows, impacts, judged
-from atlas.progress import Progress, Quiet
+from atlas.progress import Progress, Quiet, Task
 from atlas.query.atlas import Atlas
 from atlas.store.connection import Limits, existing
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 _LIMITS = Limits("1GiB", 2)
-_AT_ONCE = 256  # sets between two looks at the clock
+_FIRST, _SECONDS = 16, 20.0  # sets between two looks at the clock: so many, then what takes so long
 _SAVE_AFTER = 60.0  # seconds of measuring that a kill may cost, or 20 times what saving takes
 
 
@@ -206,12 +207,7 @@ def _measured(run: _Run, sets: list[list[int]]) -> Iterator[Row]:
     waiting: list[Row] = []
     saved, pause = time.monotonic(), _SAVE_AFTER
     try:
-        for start in range(0, len(sets), _AT_ONCE):
-            some = sets[start : start + _AT_ONCE]
-            found = impacts(
-                run.ablator.measure(some, progress=run.progress), some, budget=run.wanted.budget, seed=run.wanted.seed
-            )
-            made = impact_rows(found, run.ablator.evaluation, d_mlp=run.d_mlp, created=_now(), run=run.began)
+        for made in _portions(run, sets):
             waiting += made
             yield from made
             if time.monotonic() - saved > pause:
@@ -219,6 +215,31 @@ def _measured(run: _Run, sets: list[list[int]]) -> Iterator[Row]:
                 waiting, saved = [], time.monotonic()
     finally:
         _save(run, waiting)
+
+
+def _portions(run: _Run, sets: list[list[int]]) -> Iterator[list[Row]]:
+    """Rows of as many sets at a time as take _SECONDS; those that begin at one layer stand together."""
+    ordered = sorted(sets, key=lambda one: (min(one) // run.d_mlp, len(one)))
+    evaluation, wanted = run.ablator.evaluation, run.wanted
+    with run.progress.task("impacts", len(sets) * evaluation.tokens, "set-tokens") as task:
+        start, size = 0, _FIRST
+        while start < len(ordered):
+            some, began = ordered[start : start + size], time.monotonic()
+            damages = run.ablator.measure(some, progress=_Part(task))
+            found = impacts(damages, some, budget=wanted.budget, seed=wanted.seed)
+            yield impact_rows(found, evaluation, d_mlp=run.d_mlp, created=_now(), run=run.began)
+            start, size = start + size, max(_FIRST, int(_SECONDS / (time.monotonic() - began) * len(some)))
+
+
+class _Part(Quiet):
+    """Progress of a part: it advances the task of the whole."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    @contextmanager
+    def task(self, title: str, total: int, unit: str) -> Iterator[Task]:
+        yield self._task
 
 
 def _save(run: _Run, rows: list[Row]) -> float:
