@@ -13,6 +13,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,16 @@ def small_tables() -> Tables:
         _label((1, 2), None, source="llm", run="r3") | {"status": "parse_error"},
     ]
     tables["pruning"] = [_prune(k, LAYERS, D_MLP) for k in _keys(LAYERS, D_MLP)]
+    tables["calibration_documents"] = [
+        {"role": role, "sha256": sha256(text.encode()).hexdigest()}
+        for role, texts in (("activations", ["the cat runs", "the dog runs"]), ("gradients", ["the dog runs"]))
+        for text in texts
+    ]
+    tables["impacts"] = [
+        _impact("s1", [2], 0.004), _impact("s2", [10], 0.0005) | _analysed(False),
+        _impact("s3", [11], 0.002) | _analysed(True),
+        _impact("s4", [2, 10], 0.009) | {"sum_kl": 0.0045, "joint_over_sum": 2.0},
+    ]  # fmt: skip
     tables["graphs"] = [_graph(1, 0.9, 1e-9), _graph(2, 0.5, 3e-9), _graph(3, 0.7, 2e-9)]
     tables["neuron_graphs"] = [
         {"layer": 0, "neuron": 0, "graph_id": g, "positions": 1, "relevance": 0.5} for g in (1, 2, 3)
@@ -374,6 +385,27 @@ def _prune(key: tuple[int, int], layers: int, d_mlp: int) -> Row:
         "layer": key[0], "neuron": key[1], "weight_magnitude": 0.1 * (key[1] + 1), "weight_rank": d_mlp - key[1],
         "gate_norm": 1.0, "up_norm": 1.0, "output_norm": 1.0, "activation_magnitude": 1.0, "activation_variance": 1.0,
         "importance": float(rank), "pruning_score": 1 - rank / (d_mlp - 1), "score_method": "fisher", "eval_id": "e1",
+        "fisher": float(rank), "wifv": float(rank * 7 % 5 + key[0]), "taylor_abs": float((rank + key[0]) % 3),
+        "wanda": float(d_mlp - rank) * (key[0] + 1),
+        "pruning_score_global": 1 - (rank * layers + key[0]) / (layers * d_mlp - 1),
+    }  # fmt: skip
+
+
+def _analysed(critical: bool) -> Row:
+    return {"activation_magnitude": 0.3, "activation_variance": 0.1, "is_critical": critical}
+
+
+def _impact(set_id: str, neurons: list[int], kl: float) -> Row:
+    layer, neuron = divmod(neurons[0], D_MLP) if len(neurons) == 1 else (None, None)
+    return {
+        "set_id": set_id, "eval_id": "v1", "layer": layer, "neuron": neuron, "neurons": neurons,
+        "n_neurons": len(neurons), "evidence": "measured", "impact_score": 0.1 * (2 * kl) / 0.01, "kl": kl,
+        "kl_low": kl / 2, "kl_high": 2 * kl, "delta_nll": kl, "delta_nll_low": kl / 2, "delta_nll_high": 2 * kl,
+        "kl_p99": 9 * kl, "top1_flip_rate": kl, "mean_change": 0.01, "max_change": 0.1, "tokens": 12000,
+        "documents": 40, "budget": 0.01, "safe_to_prune": 2 * kl < 0.01, "reason": None, "activation_magnitude": None,
+        "activation_variance": None, "is_critical": None, "sum_kl": None, "joint_over_sum": None, "ablation": "mean:0",
+        "corpus": "c1", "model": "toy", "revision": "0123456789abcdef", "dtype": "float32", "run": "2026-01-02",
+        "created": "2026-01-02",
     }  # fmt: skip
 
 

@@ -117,9 +117,10 @@ def measure_weights(context: Context, root: Path, shard: Shard) -> None:
     """Weight files -> weight analysis and per-neuron norms."""
     from atlas.measure.weights import measure
     from atlas.models.folder import find_folder
+    from atlas.models.tensors import in_files
 
     folder = find_folder(context.model_source)
-    measure(context.adapter, folder, root, shard=shard, progress=context.progress)
+    measure(in_files(folder, device="cpu"), folder, root, shard=shard, progress=context.progress)
 
 
 def measure_wiring(context: Context, root: Path, shard: Shard) -> None:
@@ -249,7 +250,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "logit_lens", "logit lens", "measure", measure_logit_lens, ("model",), lambda r: vars(r.logit_lens), _measured
     ),
-    Step("weights", "weights", "measure", measure_weights, ("model",), wanted=_measured),
+    Step("weights", "weights", "measure", measure_weights, ("model",), wanted=_measured, version=2),
     Step("wiring", "wiring", "measure", measure_wiring, ("activations",), lambda r: vars(r.wiring), _measured),
     Step(
         "relp",
@@ -324,6 +325,7 @@ STEPS: tuple[Step, ...] = (
         ("weights", "table:statistics"),
         wanted=_measured,
         sql=("pruning",),
+        version=2,
     ),
     Step(
         "table:infomap",

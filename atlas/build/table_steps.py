@@ -158,8 +158,9 @@ def table_cooccurrence(context: Context) -> int:
 
 
 def table_pruning(context: Context) -> int:
-    """Weights and sums -> weight_stats, pruning."""
+    """Weights and sums -> weight_stats, pruning; the documents behind them -> calibration_documents."""
     from atlas.ingest.activations import ingest_weight_stats
+    from atlas.ingest.calibration import store_documents
     from atlas.ingest.neurons import score_pruning
     from atlas.store.ledger import set_metadata
 
@@ -168,6 +169,10 @@ def table_pruning(context: Context) -> int:
     root = context.root("weights")
     rows = ingest_weight_stats(context.con, weights=root)
     rows += score_pruning(context.con, weights=root, eval_id=eval_id[:16])
+    read = {"activations": context.corpus.documents}
+    if "gradients" in context.keys:
+        read["gradients"] = context.calibration_corpus.documents
+    rows += store_documents(context.con, read)
     split = "one document in ten, by content hash, is held out" if context.has_heldout else "none: too few documents"
     documents = len(context.calibration_corpus.documents) if gradients.documents else None
     set_metadata(context.con, {"calibration_documents": documents, "heldout_split": split})

@@ -1,4 +1,4 @@
-"""Questions about neurons, tokens, edges, modules and pruning, one command each."""
+"""Questions about neurons, tokens, edges and modules, one command each."""
 
 from __future__ import annotations
 
@@ -59,20 +59,3 @@ def fires_on(view: View, words: tuple[str, ...], polarity: str | None, at_least:
             ids: list[object] = [(row["layer"], row["neuron"]) for row in found.rows()]
             found = a.exemplars(ids, tokens=list(words), polarity=polarity, k=view.limit(20))  # type: ignore[arg-type]
         view.show(found)
-
-
-@click.command(epilog="Example: atlas prune --threshold 5 --layer 12")
-@click.option("--threshold", default=10.0, show_default=True, help="Percentile of candidates within a layer.")
-@click.option("--layer", type=int, help="Only this layer.")
-@click.option("--all", "everything", is_flag=True, help="Also list neurons that are no candidates.")
-@click.option("--summary", "by_layer", is_flag=True, help="Only their number by layer.")
-@view_options
-def prune(view: View, threshold: float, layer: int | None, everything: bool, by_layer: bool) -> None:
-    """Neurons that are safest to remove, safest first."""
-    from atlas.query.pruning import summary
-
-    with view.open() as a:
-        if by_layer:
-            view.show(summary(a, threshold=threshold))
-        else:
-            view.show(a.prune(threshold=threshold, layer=layer, everything=everything, limit=view.limit(50)))

@@ -1,4 +1,4 @@
-"""NeuronScope's JSON files <-> values: activations, clusters, token queries, prompt samples, weight analysis.
+"""NeuronScope's JSON files <-> values: activations, clusters, token queries, prompt samples, pruning documents.
 
 One dataclass, one writer and one reader per file. The fields are those of the format; where an atlas knows more (the
 layer of a neuron, a module's path) it adds a field, and the readers accept files without it.
@@ -76,6 +76,18 @@ _WEIGHTS = {
             "pruning_score": NUMBER,
         }
     ],
+}
+_TOTAL = {"impact_score": NUMBER, "mean_change": NUMBER, "max_change": NUMBER}
+_IMPACT = {"layer_index": INTEGER, "neuron_index": INTEGER, **_TOTAL, "safe_to_prune": Maybe(FLAG)}
+_IMPACTS = {
+    "individual_impacts": [_IMPACT],
+    "cumulative_impact": _TOTAL,
+    "recommendations": {
+        "safe_to_prune": Maybe(INTEGER),
+        "risky_to_prune": Maybe(INTEGER),
+        "suggested_batch_size": Maybe(INTEGER),
+        "high_impact_neurons": [_IMPACT],
+    },
 }
 
 
@@ -241,6 +253,26 @@ def read_samples(path: str | Path) -> list[str]:
     return found
 
 
+def sparsity_analysis(tensors: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows of weight_stats -> the sparsity_analysis of a weight analysis, tensors in their order; null without any."""
+    total = sum(t["total_parameters"] for t in tensors)
+    non_zero = sum(t["non_zero_parameters"] for t in tensors)
+    return {
+        "overall_sparsity": 1 - non_zero / total if total else None,
+        "total_parameters": total,
+        "non_zero_parameters": non_zero,
+        "layer_sparsity": {
+            t["name"]: {
+                "sparsity": t["sparsity"],
+                "total_params": t["total_parameters"],
+                "non_zero_params": t["non_zero_parameters"],
+            }
+            for t in tensors
+        },
+        "layer_stats": [_layer_stats(t) for t in tensors],
+    }
+
+
 def write_weight_analysis(path: Path, analysis: dict[str, Any]) -> None:
     """Write pruning/weight_analysis.json."""
     replace_text(path, json_text(analysis))
@@ -249,6 +281,22 @@ def write_weight_analysis(path: Path, analysis: dict[str, Any]) -> None:
 def read_weight_analysis(path: str | Path) -> dict[str, Any]:
     """Read a weight analysis, checked field by field."""
     found: dict[str, Any] = read_shaped(path, _WEIGHTS)
+    return found
+
+
+def _layer_stats(tensor: dict[str, Any]) -> dict[str, Any]:
+    rest = {key: value for key, value in tensor.items() if key not in ("name", "layer")}
+    return {"layer_name": tensor["name"], "layer_index": tensor["layer"], **rest}
+
+
+def write_impact_analysis(path: Path, analysis: dict[str, Any]) -> None:
+    """Write pruning/impact_analysis.json."""
+    replace_text(path, json_text(analysis))
+
+
+def read_impact_analysis(path: str | Path) -> dict[str, Any]:
+    """Read an impact analysis, checked field by field."""
+    found: dict[str, Any] = read_shaped(path, _IMPACTS)
     return found
 
 

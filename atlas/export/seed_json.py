@@ -1,8 +1,8 @@
 """An atlas -> a folder of NeuronScope's JSON files, complete or absent.
 
-activations/{prompt}.json, clusters/layer_{n}_clusters.json, queries/{neuron or cluster}.json, samples.json and
-pruning/weight_analysis.json. What the atlas has no rows for is not written, and said in the report. The readers of
-the same files are exported here.
+activations/{prompt}.json, clusters/layer_{n}_clusters.json, queries/{neuron or cluster}.json, samples.json,
+pruning/weight_analysis.json and pruning/impact_analysis.json. What the atlas has no rows for is not written, and said
+in the report. The readers of the same files are exported here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from atlas.errors import InputError
 from atlas.export.folder import new_folder
@@ -23,16 +23,19 @@ from atlas.export.seed_forms import (
     TokenQuery,
     read_activations,
     read_clusters,
+    read_impact_analysis,
     read_query,
     read_samples,
     read_weight_analysis,
     strongest,
     write_activations,
     write_clusters,
+    write_impact_analysis,
     write_query,
     write_samples,
     write_weight_analysis,
 )
+from atlas.export.seed_pruning import impact_analysis, weight_analysis
 from atlas.export.seed_tables import (
     cluster_ids,
     cluster_query,
@@ -41,7 +44,6 @@ from atlas.export.seed_tables import (
     layer_clusters,
     neuron_query,
     sample_prompts,
-    weight_analysis,
 )
 from atlas.neuron import NeuronId
 
@@ -60,6 +62,7 @@ __all__ = [
     "prompt_names",
     "read_activations",
     "read_clusters",
+    "read_impact_analysis",
     "read_query",
     "read_samples",
     "read_weight_analysis",
@@ -77,6 +80,8 @@ class SeedPlan:
     tokens: int = 50  # tokens of each sign in a query file, at most
     top: int | None = None  # strongest neurons per layer in an activation file; None for all
     force: bool = False
+    part: Literal["pruning"] | None = None  # only these files; None: all
+    eval_ids: tuple[str, ...] = ()  # which scores, and which impacts, where the atlas has several evaluations
 
 
 @dataclass
@@ -99,12 +104,13 @@ def export_seed_json(
     if plan.limit < 1 or plan.tokens < 1:
         raise InputError(f"limit is {plan.limit} and tokens {plan.tokens}; use at least 1")
     with new_folder(target, force=plan.force) as folder:
-        _export_weights(atlas, folder, report)
-        ids = cluster_ids(atlas.con)
-        _export_clusters(atlas, folder, ids, report)
-        _export_queries(atlas, folder, ids, plan=plan, report=report)
-        _export_samples(atlas, folder, plan.limit, report)
-        _export_activations(atlas, folder, measured, plan.top)
+        _export_pruning(atlas, folder, plan.eval_ids, report)
+        if plan.part != "pruning":
+            ids = cluster_ids(atlas.con)
+            _export_clusters(atlas, folder, ids, report)
+            _export_queries(atlas, folder, ids, plan=plan, report=report)
+            _export_samples(atlas, folder, plan.limit, report)
+            _export_activations(atlas, folder, measured, plan.top)
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         report.files = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in paths]
     return report
@@ -124,12 +130,28 @@ def prompt_names(prompts: Sequence[str]) -> list[str]:
     return names
 
 
-def _export_weights(atlas: Atlas, folder: Path, report: SeedReport) -> None:
-    analysis = weight_analysis(atlas.con)
-    if not analysis["sparsity_analysis"]["layer_stats"] and analysis["eval_id"] is None:
+def _export_pruning(atlas: Atlas, folder: Path, eval_ids: Sequence[str], report: SeedReport) -> None:
+    _refuse_unknown(atlas, eval_ids)
+    weights = weight_analysis(atlas, eval_ids=eval_ids)
+    if weights["sparsity_analysis"]["layer_stats"] or weights["eval_id"] is not None:
+        write_weight_analysis(folder / "pruning" / "weight_analysis.json", weights)
+    else:
         report.notes.append("no pruning/weight_analysis.json: tables weight_stats and pruning are empty")
+    impacts = impact_analysis(atlas, eval_ids=eval_ids)
+    if impacts is None:
+        report.notes.append('no pruning/impact_analysis.json: no impacts were measured; "atlas prune batch" does')
         return
-    write_weight_analysis(folder / "pruning" / "weight_analysis.json", analysis)
+    write_impact_analysis(folder / "pruning" / "impact_analysis.json", impacts)
+    if impacts["recommendations"]["safe_to_prune"] is None:
+        report.notes.append(f"pruning/impact_analysis.json has no verdicts: {impacts['reason']}")
+
+
+def _refuse_unknown(atlas: Atlas, eval_ids: Sequence[str]) -> None:
+    found = atlas.free("SELECT eval_id FROM pruning UNION SELECT eval_id FROM impacts ORDER BY 1", {})
+    there = [str(row[0]) for row in found.fetchall()]
+    unknown = [eval_id for eval_id in eval_ids if eval_id not in there]
+    if unknown:
+        raise InputError(f"no evaluation {unknown[0]!r} in {atlas.name}; it holds {', '.join(there) or 'none'}")
 
 
 def _export_clusters(atlas: Atlas, folder: Path, ids: dict[str, int], report: SeedReport) -> None:

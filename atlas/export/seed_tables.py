@@ -7,14 +7,10 @@ the order of their numbers: 1, 1.1, 1.2, 2, 10). The same module has the same id
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import duckdb
 
-from atlas.errors import StoreError
 from atlas.export.seed_forms import Cluster, LayerClusters, TokenQuery
-
-THRESHOLD = 10.0  # percentile of the seed's pruning candidates
 
 _PATHS = """
     SELECT DISTINCT array_to_string(parts[1:level], '.') AS path
@@ -50,14 +46,6 @@ _CONTEXTS = """
     SELECT array_to_string(list(v.token ORDER BY p.place), $2)
     FROM placed AS p JOIN vocab AS v ON v.token_id = p.token_id
     WHERE NOT (v."count" = 0 AND v.token LIKE '<%>') GROUP BY p.context_id ORDER BY p.context_id"""
-_WEIGHTS = """
-    SELECT name, layer, total_parameters, non_zero_parameters, sparsity, mean_magnitude, std_magnitude,
-        min_magnitude, max_magnitude, l1_norm, l2_norm
-    FROM weight_stats ORDER BY layer, name"""
-_CANDIDATES = """
-    SELECT layer AS layer_index, neuron AS neuron_index, weight_magnitude, weight_rank,
-        pruning_score >= 1 - $1 / 100.0 AS is_pruning_candidate, pruning_score
-    FROM pruning WHERE pruning_score >= 1 - $1 / 100.0 ORDER BY pruning_score DESC, layer, neuron"""
 _STRONGEST = """
     SELECT layer, neuron FROM neurons SEMI JOIN token_stats USING (layer, neuron)
     ORDER BY max_activation DESC NULLS LAST, layer, neuron"""
@@ -117,62 +105,3 @@ def sample_prompts(con: Connection, *, limit: int) -> list[str]:
         between = "" if con.execute(_SPACED).fetchall()[0][0] else " "
         found = con.execute(_CONTEXTS, [limit, between]).fetchall()
     return [text for (text,) in found]
-
-
-def weight_analysis(con: Connection, *, threshold: float = THRESHOLD) -> dict[str, Any]:
-    """Sparsity of every weight tensor and overall, and the true pruning candidates, the safest first.
-
-    Extra fields say which scores they are: threshold_percentile, total_candidates, score_method, eval_id. StoreError
-    when the atlas holds scores of several evaluations, which are not comparable.
-    """
-    method, eval_id = _one_evaluation(con)
-    candidates = _rows(con, _CANDIDATES, [threshold])
-    return {
-        "sparsity_analysis": _sparsity(_rows(con, _WEIGHTS, [])),
-        "pruning_candidates": candidates,
-        "threshold_percentile": threshold,
-        "total_candidates": len(candidates),
-        "score_method": method,
-        "eval_id": eval_id,
-    }
-
-
-def _one_evaluation(con: Connection) -> tuple[str | None, str | None]:
-    found = con.execute("SELECT DISTINCT score_method, eval_id FROM pruning ORDER BY ALL").fetchall()
-    if len(found) > 1:
-        names = ", ".join(f"{method} {eval_id}" for method, eval_id in found)
-        raise StoreError(
-            f"table pruning holds scores of {len(found)} evaluations ({names}), which must not be mixed in one file; "
-            "rebuild the atlas with one of them"
-        )
-    return found[0] if found else (None, None)
-
-
-def _sparsity(tensors: list[dict[str, Any]]) -> dict[str, Any]:
-    total = sum(t["total_parameters"] for t in tensors)
-    non_zero = sum(t["non_zero_parameters"] for t in tensors)
-    return {
-        "overall_sparsity": 1 - non_zero / total if total else None,
-        "total_parameters": total,
-        "non_zero_parameters": non_zero,
-        "layer_sparsity": {
-            t["name"]: {
-                "sparsity": t["sparsity"],
-                "total_params": t["total_parameters"],
-                "non_zero_params": t["non_zero_parameters"],
-            }
-            for t in tensors
-        },
-        "layer_stats": [_layer_stats(t) for t in tensors],
-    }
-
-
-def _layer_stats(tensor: dict[str, Any]) -> dict[str, Any]:
-    rest = {key: value for key, value in tensor.items() if key not in ("name", "layer")}
-    return {"layer_name": tensor["name"], "layer_index": tensor["layer"], **rest}
-
-
-def _rows(con: Connection, statement: str, bound: list[object]) -> list[dict[str, Any]]:
-    found = con.execute(statement, bound)
-    names = [column[0] for column in found.description or []]
-    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]

@@ -14,7 +14,10 @@ from atlas.store.write import append_from_query, replace_from_query
 
 
 def score_pruning(con: duckdb.DuckDBPyConnection, *, weights: Path, eval_id: str) -> int:
-    """Weights, activation and gradient sums -> pruning; the best method that the measurements allow."""
+    """Weights, activation and gradient sums -> pruning, every method that the measurements allow.
+
+    The ranks are those of the best one: fisher where every neuron has gradients, else wifv, else weights.
+    """
     open_shards(con, weights, "neuron_weights")
     bound = {"method": _best_method(con), "eval_id": eval_id}
     rows = replace_from_query(con, "pruning", sql_text("ingest", "pruning"), bound)
@@ -47,7 +50,9 @@ def assemble_clusters(con: duckdb.DuckDBPyConnection) -> int:
 
 
 def _best_method(con: duckdb.DuckDBPyConnection) -> str:
-    rows, with_gradients = con.execute("SELECT count(*), count(grad_tokens) FROM neuron_stats").fetchall()[0]
+    rows, with_gradients, with_tokens = con.execute(
+        "SELECT count(*), count(*) FILTER (grad_tokens > 0), count(*) FILTER (n_tokens > 0) FROM neuron_stats"
+    ).fetchall()[0]
     if rows and with_gradients == rows:
         return "fisher"
-    return "wifv" if rows else "weights"
+    return "wifv" if rows and with_tokens == rows else "weights"

@@ -83,20 +83,20 @@ def in_files(source: str | Path, *, device: str = "auto") -> MlpTensors:
     unsupported architectures, and, when a tensor is asked for, if it is absent or not of the architecture's shape.
     """
     folder = find_folder(source)
-    files = _files_by_key(folder, check_weights(folder))
+    files = files_by_key(folder, check_weights(folder))
     model = outline(folder)
     names = {id(module): name for name, module in model.named_modules()}
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
 
     def fill(module: nn.Module) -> nn.Module:
         keys = {n: f"{names[id(module)]}.{n}" for n, _ in module.named_parameters(recurse=False)}
-        found = {n: _tensor(folder, files, _key(key, files, prefix)) for n, key in keys.items()}
+        found = {n: read_tensor(folder, files, stored_key(key, files, prefix)) for n, key in keys.items()}
         return _filled(folder, module, found)
 
     return MlpTensors(folder.resolve().name, read_blocks(model), fill, find_device(device))
 
 
-def _files_by_key(folder: Path, files: list[Path]) -> dict[str, Path]:
+def files_by_key(folder: Path, files: list[Path]) -> dict[str, Path]:
     """Key of a tensor -> its file; the index decides when there is one (a folder may hold other copies)."""
     index = folder / INDEX
     if index.exists():
@@ -108,12 +108,13 @@ def _files_by_key(folder: Path, files: list[Path]) -> dict[str, Path]:
     return found
 
 
-def _key(name: str, files: dict[str, Path], prefix: str) -> str:
+def stored_key(name: str, files: dict[str, Path], prefix: str) -> str:
     """The key of a parameter: checkpoints of the bare body (GPT-2's) lack its prefix."""
     return next((key for key in (name, name.removeprefix(prefix), prefix + name) if key in files), name)
 
 
-def _tensor(folder: Path, files: dict[str, Path], key: str) -> Tensor:
+def read_tensor(folder: Path, files: dict[str, Path], key: str) -> Tensor:
+    """One stored tensor, a view into the mapped file; ModelError when it is absent or cannot be read."""
     if key not in files:
         raise ModelError(f"{folder} has no tensor {key} among its {len(files)}; download the model again")
     try:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from atlas.query.label_stats import LabelStats
     from atlas.query.motifs import Motifs
     from atlas.query.neurons import Card
+    from atlas.query.pruning import Ranking
     from atlas.query.search import Where
     from atlas.query.subgraph import Subgraph
     from atlas.store.checks import CheckResult
@@ -42,6 +43,7 @@ _BUILT_WITHOUT = {
     "neuron_stats": "activations",
     "labels": "labels",
     "pruning": "pruning scores",
+    "weight_stats": "weights",
 }
 
 
@@ -319,12 +321,33 @@ class Atlas:
         return motifs(self, selection, kind=kind, null=null, seed=seed, min_count=min_count, limit=limit)
 
     def prune(
-        self, *, threshold: float = 10.0, layer: int | None = None, everything: bool = False, limit: int | None = 50
+        self,
+        *,
+        threshold: float = 10.0,
+        layer: int | None = None,
+        everything: bool = False,
+        limit: int | None = 50,
+        ranking: Ranking | None = None,
     ) -> Answer:
-        """Pruning candidates, safest first; `everything` also lists neurons that are none."""
+        """Pruning candidates, safest first; `everything` also lists neurons that are none.
+
+        `ranking`: another score method, ranks among all layers, or one of several evaluations.
+        """
         from atlas.query.pruning import prune
 
-        return prune(self, threshold=threshold, layer=layer, everything=everything, limit=limit)
+        return prune(self, threshold=threshold, layer=layer, everything=everything, limit=limit, ranking=ranking)
+
+    def weights(self, *, layer: int | None = None, limit: int | None = None) -> Answer:
+        """Weight analysis of every tensor: parameters, sparsity, magnitudes, norms; layer -1: outside the layers."""
+        from atlas.query.weights import weights
+
+        return weights(self, layer=layer, limit=limit)
+
+    def weight_summary(self, *, layer: int | None = None) -> Answer:
+        """One row: overall_sparsity, total_parameters, non_zero_parameters of all tensors, or those of a layer."""
+        from atlas.query.weights import weight_summary
+
+        return weight_summary(self, layer=layer)
 
     def diff(
         self,

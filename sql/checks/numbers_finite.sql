@@ -26,6 +26,8 @@ SELECT 'pruning', layer, neuron FROM pruning
 WHERE NOT isfinite(weight_magnitude) OR NOT isfinite(importance) OR NOT isfinite(pruning_score)
    OR NOT isfinite(gate_norm) OR NOT isfinite(up_norm) OR NOT isfinite(output_norm)
    OR NOT isfinite(activation_magnitude) OR NOT isfinite(activation_variance)
+   OR NOT isfinite(fisher) OR NOT isfinite(wifv) OR NOT isfinite(taylor_abs) OR NOT isfinite(wanda)
+   OR NOT isfinite(pruning_score_global)
 UNION ALL
 SELECT 'labels', layer, neuron FROM labels WHERE NOT isfinite(score)
 UNION ALL

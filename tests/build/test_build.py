@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from small_build import SMALL, write_recipe
+from small_build import DEMO, SMALL, write_recipe
 
 from atlas.build import executor
 from atlas.build.executor import BuildOptions, build
@@ -145,6 +147,17 @@ def test_no_gradients_falls_back_and_says_so(tmp_path: Path) -> None:
     build(read_recipe(write_recipe(tmp_path, extra=SMALL.replace("documents = 30", "documents = 0"))))
     con = open_reader(tmp_path / "small.duckdb")
     assert con.execute("SELECT DISTINCT score_method FROM pruning").fetchall() == [("wifv",)]
+    con.close()
+
+
+def test_the_atlas_says_which_documents_it_was_scored_on(small: Path) -> None:
+    texts = json.loads((DEMO / "corpus.json").read_text())[:80]
+    first = {text: hashlib.sha256(text.encode()).digest() for text in texts}
+    scored = [text for text in texts if int.from_bytes(first[text][:8], "big") % 10][:30]  # a tenth is held out
+    con = open_reader(small)
+    for role, read in (("activations", texts), ("gradients", scored)):
+        rows = con.execute("SELECT sha256 FROM calibration_documents WHERE role = $1", [role]).fetchall()
+        assert {row[0] for row in rows} == {first[text].hex() for text in read}
     con.close()
 
 

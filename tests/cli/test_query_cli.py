@@ -55,6 +55,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         ("cluster members 2", ["L2/N7"]),
         ("prune --threshold 25", ["L0/N1", "fisher"]),
         ("prune --summary", ["candidates"]),
+        ("prune --method weights --scope global --threshold 25", ["L0/N0", "weights"]),
         ("info --hash", ["toy", "relp_direct", "hash", "completeness residual", "70.0%", "wiring.parquet"]),
         ("check", ["ok    edges_sorted"]),
     ],
@@ -87,6 +88,19 @@ def test_structures_as_json(capsys: pytest.CaptureFixture[str], command: str) ->
     assert code == 0 and json.loads(out)
 
 
+@pytest.mark.parametrize(("extra", "total"), [((), 6), (("--layer", "1"), 2), (("--all",), 6)])
+def test_candidates_as_the_seed_document(
+    capsys: pytest.CaptureFixture[str], extra: tuple[str, ...], total: int
+) -> None:
+    code, out, err = run(capsys, "prune", "--threshold", "25", "--limit", "1", "--format", "json", *extra)
+    found = json.loads(out)
+    assert code == 0 and list(found) == ["candidates", "total_candidates", "threshold_percentile"]
+    assert (found["total_candidates"], found["threshold_percentile"]) == (total, 25.0)
+    fields = {"layer_index", "neuron_index", "weight_magnitude", "weight_rank", "is_pruning_candidate", "pruning_score"}
+    assert len(found["candidates"]) == 1 and fields <= found["candidates"][0].keys()
+    assert "note: 1 of" in err
+
+
 def test_limits_say_what_they_cut(capsys: pytest.CaptureFixture[str]) -> None:
     assert "note: 2 of 4 rows; --limit 0 shows all" in run(capsys, "search", "dog", "--limit", "2")[2]
     assert "rows;" not in run(capsys, "search", "dog", "--limit", "4")[2]
@@ -114,6 +128,8 @@ def test_limits_say_what_they_cut(capsys: pytest.CaptureFixture[str]) -> None:
         (["search", "dog", "--format", "csv", "-o", "/dev/null/x"], 2, "cannot write /dev/null/x"),
         (["neuron", "0_0", "--format", "json", "-o", "/dev/null/x"], 2, "cannot write /dev/null/x"),
         (["info", "--format", "csv"], 2, "json"),
+        (["prune", "--eval-id", "e7"], 2, "no scores of evaluation 'e7'"),
+        (["prune", "--threshold", "101"], 2, "no percentile"),
     ],
 )
 def test_failures_are_one_line(

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from seed_schemas import schema_faults, weight_schema
 from synthetic import PATHS, VOCAB, random_tables, small_tables, write_atlas
 
 import atlas
-from atlas.errors import InputError, StoreError
+from atlas.errors import InputError
 from atlas.export.folder import new_folder
 from atlas.export.seed_forms import Cluster, LayerClusters, TokenQuery, write_clusters, write_query, write_samples
 from atlas.export.seed_json import (
@@ -30,7 +31,7 @@ from atlas.export.seed_json import (
     read_weight_analysis,
 )
 
-SCHEMA = json.loads((Path(__file__).parent / "weight_analysis.schema.json").read_text())
+SCHEMA = weight_schema()
 CLUSTER_IDS = {"1": 0, "1.1": 1, "1.2": 2, "2": 3}  # ranks of the paths of PATHS, by hand
 
 
@@ -49,31 +50,6 @@ def export(
         write_atlas(file, tables, **size)
     with atlas.open(file) as opened:
         return export_seed_json(opened, folder / "out", plan=plan, measured=measured)
-
-
-def schema_faults(value: Any, schema: dict[str, Any], where: str = "$") -> list[str]:
-    """The part of JSON Schema that weight_analysis.schema.json uses."""
-    kinds = {"object": dict, "array": list, "string": str, "number": (int, float), "integer": int}
-    if "const" in schema:
-        return [] if value is schema["const"] else [f"{where}: {value!r} is not {schema['const']!r}"]
-    if isinstance(value, bool) or not isinstance(value, kinds[schema["type"]]):
-        return [f"{where}: {value!r} is no {schema['type']}"]
-    faults = [f"{where}.{key} is missing" for key in schema.get("required", ()) if key not in value]
-    if isinstance(value, dict):
-        known, rest = schema.get("properties", {}), schema.get("additionalProperties", True)
-        for key, item in value.items():
-            inner = known.get(key, rest)
-            if inner is False:
-                faults.append(f"{where}.{key} is unknown")
-            elif isinstance(inner, dict):
-                faults += schema_faults(item, inner, f"{where}.{key}")
-    if isinstance(value, list):
-        for i, item in enumerate(value):
-            faults += schema_faults(item, schema["items"], f"{where}[{i}]")
-    if isinstance(value, (int, float)):
-        low, high = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
-        faults += [] if low <= value <= high else [f"{where}: {value} is outside {low}..{high}"]
-    return faults
 
 
 def test_weight_analysis_follows_the_schema_and_the_tables(tmp_path: Path) -> None:
@@ -197,15 +173,9 @@ def test_an_atlas_without_evidence_says_what_is_left_out(tmp_path: Path) -> None
     report = export(tmp_path, tables)
     assert report.files == []
     assert [note.split(":")[0] for note in report.notes] == [
-        "no pruning/weight_analysis.json", "no clusters/", "no queries/", "no samples.json",
+        "no pruning/weight_analysis.json", "no pruning/impact_analysis.json", "no clusters/", "no queries/",
+        "no samples.json",
     ]  # fmt: skip
-
-
-def test_scores_of_two_evaluations_are_refused(tmp_path: Path) -> None:
-    tables = small_tables()
-    tables["pruning"][0]["eval_id"] = "e2"
-    with pytest.raises(StoreError, match="fisher e1, fisher e2"):
-        export(tmp_path, tables)
 
 
 def activations(values: Any, prompt: str = "a dog") -> Prompt:

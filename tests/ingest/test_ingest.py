@@ -241,33 +241,68 @@ def test_vocab_counts(con, tmp_path: Path) -> None:
     assert con.execute("FROM vocab").fetchall() == [(0, "a", 0), (1, "b", 8)]
 
 
-def test_fisher_scores_are_the_centred_formula(con, tmp_path: Path) -> None:
-    rng = np.random.default_rng(5)
-    weights, gradients, wanted = [], [], {}
-    for neuron in range(D_MLP):
-        a, g = rng.normal(1, 1 + neuron, 400), rng.normal(0, 1, 400)
-        wanted[neuron] = (((a - a.mean()) * g) ** 2).mean()
+def scored(con, folder: Path, drawn: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]) -> dict:
+    """Rows of pruning by (layer, neuron) for drawn a, g of every neuron, in two blocks; |w_out| = 2."""
+    gradients, weights, stats = [], [], []
+    for (layer, neuron), (a, g) in drawn.items():
         sums = {"s_a": a, "s_a2": a**2, "s_abs": abs(a), "s_g2": g**2, "s_ag": a * g, "s_a2g2": (a * g) ** 2,
                 "s_absag": abs(a * g), "s_ag2": a * g**2}  # fmt: skip
+        place = {"layer": layer, "neuron": neuron}
         for block, part in enumerate((slice(0, 150), slice(150, 400))):
             found = {k: v[part].sum() for k, v in sums.items()}
-            gradients.append({"block": block, "layer": 0, "neuron": neuron, "n_tokens": len(a[part]), **found})
-        weights.append(
-            {"layer": 0, "neuron": neuron, "weight_magnitude": 10.0 - neuron, "output_norm": 1.0, "up_norm": 1.0}
-        )
-    write(tmp_path / "g", Shard("k"), gradient_stats=gradients)
+            gradients.append({"block": block, **place, "n_tokens": len(a[part]), **found})
+        weights.append({**place, "weight_magnitude": 10.0 - neuron, "output_norm": 2.0, "up_norm": 1.0})
+        stats.append(statistics_row(np.ones(3), neuron=neuron) | {"layer": layer})
+    write(folder / "g", Shard("k"), gradient_stats=gradients)
+    write(folder / "w", Shard("k"), neuron_weights=weights)
+    write(folder / "a", Shard("k"), neuron_stats=stats)
+    ingest_statistics(con, activations=folder / "a", gradients=folder / "g")
+    score_pruning(con, weights=folder / "w", eval_id="e")
+    found = con.execute("FROM pruning")
+    names = [column[0] for column in found.description]
+    rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    return {(row["layer"], row["neuron"]): row for row in rows}
+
+
+def test_scores_of_every_method_are_their_formulas(con, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    drawn = {
+        (layer, n): (rng.normal(1, 1 + n + layer, 400), rng.normal(0, 1, 400)) for layer in (0, 1) for n in range(D_MLP)
+    }
+    found = scored(con, tmp_path, drawn)
+    wanted = {key: (((a - a.mean()) * g) ** 2).mean() for key, (a, g) in drawn.items()}
+    everywhere = sorted(wanted, key=lambda key: wanted[key])
+    for key, (a, g) in drawn.items():
+        row, of_layer = found[key], [other for other in everywhere if other[0] == key[0]]
+        assert row["score_method"] == "fisher" and row["weight_rank"] == key[1] + 1
+        assert row["importance"] == row["fisher"] == pytest.approx(wanted[key], rel=1e-9)
+        assert row["wifv"] == pytest.approx(4 * a.var(), rel=1e-9)
+        assert row["taylor_abs"] == pytest.approx(abs(a * g).mean(), rel=1e-9)
+        assert row["wanda"] == pytest.approx(2 * np.sqrt((a**2).mean()), rel=1e-9)
+        assert row["pruning_score"] == pytest.approx(1 - of_layer.index(key) / (D_MLP - 1))
+        assert row["pruning_score_global"] == pytest.approx(1 - everywhere.index(key) / (2 * D_MLP - 1))
+
+
+def test_dead_and_constant_neurons_are_safest_by_index_and_a_neuron_alone_has_no_rank(con, tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    g = rng.normal(0, 3, 400)
+    rounding = np.float32(7.3) * (1 + np.float32(6e-8) * rng.integers(-1, 2, 400))  # constant to the last float32 bit
+    drawn = {(0, n): (rng.normal(1, 1, 400), g) for n in range(3)}
+    drawn |= {(0, 3): (np.full(400, -7.3), g), (0, 4): (np.zeros(400), g), (0, 5): (rounding, g), (0, 6): drawn[0, 0]}
+    found = scored(con, tmp_path, drawn | {(1, 0): drawn[0, 1]})
+    assert [found[0, n]["fisher"] for n in (3, 4, 5)] == [0.0] * 3 == [found[0, n]["wifv"] for n in (3, 4, 5)]
+    assert [found[0, n]["pruning_score"] for n in (3, 4, 5)] == pytest.approx([1, 5 / 6, 4 / 6])
+    assert found[0, 0]["pruning_score"] > found[0, 6]["pruning_score"]  # a tie: the lower index first
+    assert found[1, 0]["pruning_score"] is None and found[1, 0]["pruning_score_global"] is not None
+    assert 0 <= found[1, 0]["pruning_score_global"] < 1
+
+
+def test_no_tokens_leave_the_weights(con, tmp_path: Path) -> None:
+    weights = [{"layer": 0, "neuron": n, "weight_magnitude": 1.0 + n, "output_norm": 1.0} for n in range(3)]
     write(tmp_path / "w", Shard("k"), neuron_weights=weights)
-    stats = [statistics_row(np.ones(3), neuron=n) for n in range(D_MLP)]
-    write(tmp_path / "a", Shard("k"), neuron_stats=stats)
-    ingest_statistics(con, activations=tmp_path / "a", gradients=tmp_path / "g")
     score_pruning(con, weights=tmp_path / "w", eval_id="e")
-    found = con.execute("SELECT neuron, importance, pruning_score, score_method, weight_rank FROM pruning").fetchall()
-    order = sorted(wanted, key=lambda n: wanted[n])
-    for neuron, importance, score, method, rank in found:
-        assert method == "fisher"
-        assert importance == pytest.approx(wanted[neuron], rel=1e-9)
-        assert score == pytest.approx(1 - order.index(neuron) / (D_MLP - 1))
-        assert rank == neuron + 1
+    rows = con.execute("SELECT importance, pruning_score, score_method, fisher, wifv, wanda FROM pruning").fetchall()
+    assert rows == [(1.0 + n, 1 - n / 2, "weights", None, None, None) for n in range(3)]
 
 
 def test_explained_by_neurons_by_hand(con, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Weight statistics against numpy on the whole tensors."""
+"""Shards of the weight analysis against numpy on the whole tensors."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_models import shared_model, tiny_gpt2, tiny_llama
 
 from atlas.errors import InputError, ModelError
 from atlas.measure.weights import measure
-from atlas.models.adapter import load_model
+from atlas.models.adapter import Adapter
+from atlas.models.tensors import in_files, in_memory
 from atlas.shards import Shard, shard_files
 
 
@@ -22,14 +23,19 @@ def read(root: Path, table: str) -> list[dict]:
     return pa.concat_tables(pq.read_table(p) for p in shard_files(root, table)).to_pylist()
 
 
+def measured(adapter: Adapter, folder: Path, out: Path, shard: Shard = Shard("f")) -> None:  # noqa: B008
+    if not folder.exists():
+        adapter.model.save_pretrained(folder)
+    measure(in_files(folder), folder, out, shard=shard)
+
+
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
-def test_every_tensor_of_a_folder(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_every_tensor_of_a_folder(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     adapter = make(torch.float32)
     adapter.blocks[1].down.weight[:2] = 0
     adapter.model.save_pretrained(tmp_path / "model", max_shard_size="5KB")
     assert len(list((tmp_path / "model").glob("*.safetensors"))) > 1
-    monkeypatch.setattr("atlas.measure.weights._PIECE", 50)
-    measure(adapter, tmp_path / "model", tmp_path / "out", shard=Shard("f"))
+    measured(adapter, tmp_path / "model", tmp_path / "out")
     tensors = {k: v for p in (tmp_path / "model").glob("*.safetensors") for k, v in load_file(p).items()}
     found = {row["name"]: row for row in read(tmp_path / "out", "weight_stats")}
     assert set(found) == {name.removesuffix(".weight") for name in tensors}
@@ -51,8 +57,8 @@ def test_every_tensor_of_a_folder(make, tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
 def test_norms_of_every_neuron(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     adapter = make()
-    measure(adapter, None, tmp_path, shard=Shard("f"))
-    found = {(r["layer"], r["neuron"]): r for r in read(tmp_path, "neuron_weights")}
+    measured(adapter, tmp_path / "model", tmp_path / "out")
+    found = {(r["layer"], r["neuron"]): r for r in read(tmp_path / "out", "neuron_weights")}
     assert len(found) == adapter.spec.neurons
     layer, neuron = 2, 7
     named = dict(adapter.model.named_parameters())
@@ -76,21 +82,21 @@ def test_norms_of_every_neuron(make, tmp_path: Path) -> None:  # type: ignore[no
 
 def test_shards_add_up_to_the_whole(tmp_path: Path) -> None:
     adapter = tiny_llama(torch.float32)
-    measure(adapter, None, tmp_path / "one", shard=Shard("f"))
+    measured(adapter, tmp_path / "model", tmp_path / "one")
     for index in range(5):
-        measure(adapter, None, tmp_path / "many", shard=Shard("f", index, 5))
+        measured(adapter, tmp_path / "model", tmp_path / "many", Shard("f", index, 5))
     for table in ("weight_stats", "neuron_weights"):
         assert read(tmp_path / "many", table) == read(tmp_path / "one", table)
 
 
 def test_folder_without_weights(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="safetensors"):
-        measure(tiny_llama(), tmp_path, tmp_path / "out", shard=Shard("f"))
+        measure(in_memory(tiny_llama()), tmp_path, tmp_path / "out", shard=Shard("f"))
 
 
 def test_trained_model_counts_tied_weights_once(tmp_path: Path) -> None:
     folder = shared_model("stories260K-hf")
-    measure(load_model(folder), folder, tmp_path, shard=Shard("f"))
+    measure(in_files(folder), folder, tmp_path, shard=Shard("f"))
     assert sum(r["total_parameters"] for r in read(tmp_path, "weight_stats")) == 260_032
 
 
@@ -99,5 +105,38 @@ def test_weights_that_are_not_finite_name_the_layer(tmp_path: Path, bad: float) 
     adapter = tiny_llama(torch.float32)
     adapter.blocks[2].down.weight[0, 5] = bad
     with pytest.raises(ModelError, match=r"mlp.down_proj.weight of layer 2 are not finite; download"):
-        measure(adapter, None, tmp_path, shard=Shard("f"))
-    assert not list(tmp_path.glob("shard-*"))
+        measured(adapter, tmp_path / "model", tmp_path / "out")
+    assert not list((tmp_path / "out").glob("shard-*"))
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
+def test_norms_do_not_depend_on_how_much_is_widened_at_once(
+    make,  # type: ignore[no-untyped-def]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    adapter = make()
+    measured(adapter, tmp_path / "model", tmp_path / "whole")
+    monkeypatch.setattr("atlas.measure.neuron_weights._PIECE", 40)
+    measured(adapter, tmp_path / "model", tmp_path / "pieces")
+    one, two = (read(tmp_path / name, "neuron_weights") for name in ("whole", "pieces"))
+    for row, other in zip(one, two, strict=True):
+        assert {name: value for name, value in row.items() if value is not None} == pytest.approx(
+            {name: value for name, value in other.items() if value is not None}, rel=1e-13
+        )
+
+
+def test_neurons_of_bfloat16_are_those_of_the_stored_numbers(tmp_path: Path) -> None:
+    adapter = tiny_llama(torch.bfloat16)
+    measured(adapter, tmp_path / "model", tmp_path / "out")
+    row = read(tmp_path / "out", "neuron_weights")[20]
+    out = adapter.blocks[1].down.weight[:, 6].double().numpy()
+    assert (row["layer"], row["neuron"]) == (1, 6)
+    assert row["output_norm"] == pytest.approx(np.linalg.norm(out), rel=1e-12)
+
+
+def test_neurons_of_scaled_fp8_are_refused(tmp_path: Path) -> None:
+    tensors = {"a.weight": torch.ones(4, 4).to(torch.float8_e4m3fn), "a.weight_scale_inv": torch.ones(1, 1)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=r"fp8 with scales, .*bfloat16 first"):
+        measure(in_memory(tiny_llama()), tmp_path, tmp_path / "out", shard=Shard("f"))

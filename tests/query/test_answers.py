@@ -15,6 +15,7 @@ from synthetic import D_MLP, drawn, random_tables, small, small_tables, write_at
 import atlas
 from atlas import InputError, N, NeuronId
 from atlas.query.answer import literal
+from atlas.query.pruning import Ranking, summary
 from atlas.query.search import Where, explain
 
 Row = dict[str, Any]
@@ -341,6 +342,42 @@ def test_prune_counts_true_candidates_only(a: atlas.Atlas) -> None:
     for wrong in ({"threshold": 101}, {"layer": 3}):
         with pytest.raises(InputError):
             a.prune(**wrong)
+
+
+def ranks(rows: list[dict], value: str, layers: bool) -> dict[tuple[int, int], float]:
+    """1 - (ascending rank - 1)/(n - 1), ties by index, in plain Python."""
+    found = {}
+    for part in sorted({r["layer"] for r in rows}) if layers else [None]:
+        some = sorted(
+            (r for r in rows if part in (None, r["layer"])), key=lambda r: (r[value], r["layer"], r["neuron"])
+        )
+        found |= {(r["layer"], r["neuron"]): 1 - place / (len(some) - 1) for place, r in enumerate(some)}
+    return found
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("method", ["fisher", "wifv", "weights", "taylor_abs", "wanda"])
+def test_every_method_ranks_by_its_own_score(big: atlas.Atlas, method: str, scope: str) -> None:
+    rows = [r | {"weights": r["weight_magnitude"]} for r in random_tables(1)["pruning"]]
+    expected = ranks(rows, method, scope == "layer")
+    ranking = Ranking(method, scope)
+    answer = big.prune(threshold=15.0, everything=True, limit=None, ranking=ranking)
+    got = {(r["layer_index"], r["neuron_index"]): r for r in answer.rows()}
+    assert {key: r["pruning_score"] for key, r in got.items()} == pytest.approx(expected)
+    assert {r["score_method"] for r in got.values()} == {method}
+    true = {key for key, score in expected.items() if score >= 0.85}
+    assert {key for key, r in got.items() if r["is_pruning_candidate"]} == true
+    assert big.prune(threshold=15.0, ranking=ranking).total == len(true)
+    assert sum(r["candidates"] for r in summary(big, threshold=15.0, ranking=ranking).rows()) == len(true)
+
+
+def test_the_atlas_own_scores_are_those_of_its_method(big: atlas.Atlas) -> None:
+    for scope in ("layer", "global"):
+        own = big.prune(everything=True, limit=None, ranking=Ranking(scope=scope)).fetchall()
+        assert own == big.prune(everything=True, limit=None, ranking=Ranking("fisher", scope)).fetchall()
+    for wrong in (Ranking("magnitude"), Ranking(scope="model"), Ranking(eval_id="e9")):
+        with pytest.raises(InputError, match=r"no (score method|scope|scores of evaluation) "):
+            big.prune(ranking=wrong)
 
 
 # -- selections, answers ----------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from synthetic import random_tables, small, small_tables, write_atlas  # noqa: F
 import atlas
 from atlas import InputError, StoreError
 from atlas.build.revision import revise
+from atlas.query.pruning import Ranking, summary
 from atlas.store.connection import Limits, open_writer
 from atlas.store.sqlfiles import example, sql_files
 
@@ -109,11 +110,38 @@ def test_dropped_token_statistics_are_a_sentence(tmp_path: Path) -> None:
         )  # fmt: skip
 
 
-def test_mixed_evaluations_carry_a_warning(tmp_path: Path) -> None:
+def test_scores_of_several_evaluations_are_never_mixed(tmp_path: Path) -> None:
     tables = small_tables()
-    tables["pruning"][0]["eval_id"] = "e2"
+    tables["pruning"] += [row | {"eval_id": "e2", "pruning_score": 0.5} for row in tables["pruning"]]
     with atlas.open(write_atlas(tmp_path / "a.duckdb", tables)) as a:
-        assert "not comparable" in a.prune().warnings[0]
+        for ask in (a.prune, lambda: summary(a)):
+            with pytest.raises(InputError, match=r"2 evaluations .*: e1, e2\).*--eval-id"):
+                ask()
+        found = a.prune(everything=True, limit=None, ranking=Ranking(eval_id="e2")).rows()
+        assert len(found) == 24 and {(r["eval_id"], r["pruning_score"]) for r in found} == {("e2", 0.5)}
+        ranked = a.prune(everything=True, limit=None, ranking=Ranking("weights", "global", "e1")).rows()
+        assert sorted(r["pruning_score"] for r in ranked) == pytest.approx([i / 23 for i in range(24)])
+        with pytest.raises(InputError, match="2 evaluations: choose of_eval := one of e1, e2"):
+            a.sql("FROM prune_candidates()").fetchall()
+        assert {r[2] for r in a.sql("FROM prune_summary()").fetchall()} == {"e1", "e2"}
+
+
+def test_a_file_without_the_columns_of_other_methods_answers_as_before(tmp_path: Path) -> None:
+    path = write_atlas(tmp_path / "a.duckdb", small_tables())
+    con = duckdb.connect(str(path))
+    new = ("fisher", "wifv", "taylor_abs", "wanda", "pruning_score_global")
+    for column in new:
+        con.execute(f"ALTER TABLE pruning DROP COLUMN {column}")
+    con.execute("UPDATE metadata SET value = '17' WHERE key = 'schema_version'")
+    con.close()
+    with atlas.open(path) as old, atlas.open(write_atlas(tmp_path / "new.duckdb", small_tables())) as ours:
+        for ranking in (None, Ranking("fisher"), Ranking(scope="global"), Ranking("weights", "global")):
+            got = old.prune(everything=True, limit=None, ranking=ranking).fetchall()
+            assert got == ours.prune(everything=True, limit=None, ranking=ranking).fetchall()
+        assert old.prune(ranking=Ranking("wifv")).rows()  # Var(a) ||w_out||^2 of the columns it has
+        with pytest.raises(StoreError, match=r"no wanda scores in a\.duckdb \(schema 17\).*activations.*leave out"):
+            old.prune(ranking=Ranking("wanda"))
+        assert old.neuron("0_0").pruning.rows()[0]["fisher"] is None
 
 
 def test_files_that_are_no_atlas(tmp_path: Path, small: Path) -> None:  # noqa: F811
@@ -170,9 +198,11 @@ def test_a_file_of_schema_11_answers_as_before_and_is_completed_when_it_is_writt
     new, old = (write_atlas(tmp_path / f"{name}.duckdb", random_tables(4), layers=5, d_mlp=40) for name in "ab")
     con = open_writer(old)
     con.execute("CREATE OR REPLACE TABLE edges_in AS SELECT tgt, src FROM edges_in ORDER BY tgt, src")
-    for path in sql_files("schema"):
-        for table in re.findall(r"CREATE TABLE (\w+)", path.read_text()) if path.name > "012" else ():
-            con.execute(f"DROP TABLE {table}")
+    later = "".join(path.read_text() for path in sql_files("schema") if path.name > "012")
+    for table in re.findall(r"CREATE TABLE (\w+)", later):
+        con.execute(f"DROP TABLE {table}")
+    for table, column in re.findall(r"ALTER TABLE (pruning) ADD COLUMN (\w+)", later):
+        con.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
     con.execute("UPDATE metadata SET value = '11' WHERE key = 'schema_version'")
     con.close()
     asked = lambda a: [  # noqa: E731
