@@ -24,6 +24,7 @@ def card_text(card: Card) -> str:
         _section(f"Edges out ({card.about['n_edges_out']})", card.edges_out.rows(), lambda r: _edge(r, "->")),
         _section("Wiring (weights only, no attention path)", card.wiring.rows(), _wire),
         _section("Pruning", card.pruning.rows(), _prune),
+        _section("Impact of removing it", card.impacts.rows(), _impact),
     ]
     return "\n\n".join(section for section in sections if section)
 
@@ -140,4 +141,14 @@ def _prune(row: Row) -> str:
     return (
         f"score {number(row['pruning_score'])} ({row['score_method']}, {verdict} at 10 %), "
         f"weight rank {row['weight_rank']}, mean |w| {number(row['weight_magnitude'])}"
+    )
+
+
+def _impact(row: Row) -> str:
+    verdict = {True: "safe", False: "not safe"}.get(row["safe_to_prune"], f"no verdict: {row['reason']}")
+    limits = f" ({number(row['kl_low'])} to {number(row['kl_high'])})" if row["kl_high"] is not None else ""
+    return (
+        f"{row['evidence']} on {row['tokens']} tokens: impact score {number(row['impact_score'])} ({verdict}), "
+        f"KL {number(row['kl'])}{limits} nats, loss {number(row['delta_nll'])}, "
+        f"share of top tokens that change {number(row['top1_flip_rate'])}"
     )

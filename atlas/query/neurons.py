@@ -29,6 +29,7 @@ class Card:
     edges_out: Answer
     wiring: Answer
     pruning: Answer
+    impacts: Answer
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,6 +64,7 @@ def card(atlas: Atlas, neuron: object, *, k: int = 10) -> Card:
         edges_out=atlas.ask("edges_from", rows, headline=EDGE_COLUMNS, warnings=truncated),
         wiring=atlas.ask("neuron_wiring", rows),
         pruning=atlas.ask("neuron_pruning", of),
+        impacts=atlas.ask("neuron_impacts", of),
         notes=truncated + tuple(f"no table {t} in {atlas.name}" for t in sorted(atlas.missing & _SHOWN)),
     )
 

@@ -61,7 +61,7 @@ def dashboard(found: Panels, atlas: Atlas) -> dict[str, Any]:
             way: [_take(row, _WIRE) for row in lists["wiring"] if row["direction"] == way]
             for way in ("upstream", "downstream")
         },
-        "pruning": lists["pruning"], "similar": lists["similar"],
+        "pruning": lists["pruning"], "impacts": lists["impacts"], "similar": lists["similar"],
         "notes": list(atlas.truncation()),
         "provenance": {key: atlas.metadata[key] for key in _PROVENANCE if key in atlas.metadata},
     }  # fmt: skip

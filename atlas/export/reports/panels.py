@@ -53,7 +53,8 @@ _PANELS = {
     "edges_out": _Panel("edges_from", lambda r: (-r["weight_abs_sum"], r["layer"], r["neuron"])),
     "wiring": _Panel("neuron_wiring", lambda r: (
         r["direction"] == "downstream", -r["polarity"], r["rank"], r["layer"], r["neuron"])),
-    "pruning": _Panel("neuron_pruning", lambda r: (r["eval_id"] or ""), rows=0),
+    "pruning": _Panel("neuron_pruning", lambda r: (r["eval_id"] or "", r["score_method"] or ""), rows=0),
+    "impacts": _Panel("neuron_impacts", lambda r: r["eval_id"] or "", rows=0),
 }  # fmt: skip
 
 
@@ -83,7 +84,10 @@ def _grouped(atlas: Atlas, panel: _Panel, ids: list[int], k: int) -> dict[int, l
     found: dict[int, list[Row]] = defaultdict(list)
     for row in _ask(atlas, panel.macro, ids, {"max_rows": k * panel.rows} if panel.rows else {}):
         found[row.pop("id")].append(row)
-    return {one: sorted(rows, key=panel.order) for one, rows in found.items()}
+    ordered = {one: sorted(rows, key=panel.order) for one, rows in found.items()}
+    if panel.macro == "neuron_impacts":  # the newest evaluation first
+        return {one: sorted(rows, key=lambda r: r["created"] or "", reverse=True) for one, rows in ordered.items()}
+    return ordered
 
 
 def _ask(atlas: Atlas, macro: str, ids: list[int], values: dict[str, object]) -> Iterator[Row]:

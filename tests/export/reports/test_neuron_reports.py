@@ -90,7 +90,7 @@ def test_every_panel_is_the_answer_for_that_neuron_alone(big: atlas.Atlas, a: at
             for name, answer in (
                 ("labels", card.labels), ("tokens", card.top_tokens), ("exemplars", card.exemplars),
                 ("logit_lens", card.logit_lens), ("edges_in", card.edges_in), ("edges_out", card.edges_out),
-                ("wiring", card.wiring), ("pruning", card.pruning),
+                ("wiring", card.wiring), ("pruning", card.pruning), ("impacts", card.impacts),
             ):  # fmt: skip
                 assert found.lists[name] == answer.rows(), (found.id, name)
 
