@@ -69,10 +69,11 @@ def measure(
 
     n_tokens counts positions as the activation pass does: position 0 of every context and BOS tokens are left out
     (with `skip_bos`), but what they predict is part of L. The last position of a context predicts nothing: it counts
-    and its g is 0. Signs are seeded by the context, so they depend on neither batches nor shards. Products and sums are in float64, added in the order of the batches of a block; the merge adds blocks
-    in their order, so that the sums do not depend, in any bit, on the number of shards. Facts of the marker: as in
-    activations.measure. Memory: the graph of one batch a worker. Raises InputError for the corpus and options,
-    ModelError for values that are not finite.
+    and its g is 0. Signs are seeded by the context, so they depend on neither batches nor shards. Products and sums
+    are in float64, added in the order of the batches of a block; the merge adds blocks in their order, so that the
+    sums do not depend, in any bit, on the number of shards. Facts of the marker: as in activations.measure. Memory:
+    the graph of one batch a worker. Raises InputError for the corpus and options, ModelError for values that are not
+    finite.
     """
     reading = Reading(
         context_length(adapter.spec, options.context_length),
