@@ -20,7 +20,6 @@ import json
 import math
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -323,16 +322,19 @@ def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def times() -> dict[str, Any]:
-    """Of the other benches, one round each."""
+    """Of the other benches, on GPT-2 small's shape: seconds of an impact, a layer's importance, a weight analysis."""
     import impact
     import importance
+    import weights as weight_analysis
 
     adapter, held = impact.gpt2_small(), impact.held_out()
     impact.one_impact(adapter, held, 0)  # compiles
-    started = time.perf_counter()
-    impact.one_impact(adapter, held, 5)
-    found = {"impact_s": time.perf_counter() - started}
-    return found | {"layer_importance_s": importance.times(1, [adapter.spec.layers - 1])["layer_importance_s"]}
+    wall, _ = impact.timed(lambda: impact.one_impact(adapter, held, 5))
+    layers = importance.times(1, [adapter.spec.layers - 1])["layer_importance_s"]
+    with tempfile.TemporaryDirectory() as folder:
+        weight_analysis.write_model(Path(folder), adapter.spec.layers, torch.float32)
+        rounds = weight_analysis.rounds(Path(folder), torch.get_num_threads(), 3)
+    return {"impact_s": wall, "layer_importance_s": layers, "weights_s": rounds["analysis_s"]["median"]}
 
 
 def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
