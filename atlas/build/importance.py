@@ -175,7 +175,8 @@ def _kept(
 
 
 def _said(fitted: Calibration, measured: int, total: int, probes: int) -> list[str]:
-    said = [f"{measured:,} of {total:,} neurons measured, the others estimated from {probes} backward passes"]
+    passes = f"{probes} backward pass{'' if probes == 1 else 'es'}"
+    said = [f"{measured:,} of {total:,} neurons measured, the others estimated from {passes}"]
     if measured == total:
         said = [f"all {total:,} neurons measured"]
     if fitted.spearman is not None:

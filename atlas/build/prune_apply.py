@@ -2,6 +2,16 @@
 
 The loss before and after is that of the two folders as they load; KL and flips are measured by ablation in the model
 before (the two agree but for rounding). The folder is written beside its place and renamed into it when it is whole.
+
+>>> import atlas
+>>> from atlas.build.impacts import HeldOutText
+>>> from atlas.build.prune_apply import Applying, apply
+>>> from atlas.query.removal import Wanted
+>>> text = HeldOutText(corpus="data/demo/corpus.json", skip_calibration=True)  # none that the scores were made on
+>>> demo = atlas.open("data/demo.duckdb")                                      # doctest: +SKIP
+>>> report = apply(demo, "data/demo/model", Path("small"), wanted=Wanted(share=20), applying=Applying(text=text))
+... # doctest: +SKIP
+>>> report["held_out"]["delta_nll"], report["bytes"]                           # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -17,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atlas.build.impacts import HeldOutText, ablation_of, read_held_out, require_model
+from atlas.build.impacts import HeldOutText, ablation_of, read_held_out
 from atlas.build.measurement import explain
 from atlas.build.prune_report import card
 from atlas.errors import InputError, ResourceError
@@ -234,7 +244,6 @@ def _measure_before(atlas: Atlas, folder: Path, plan: Plan, how: Applying, progr
     from atlas.models.adapter import load_model
 
     adapter = load_model(folder, dtype=how.dtype, device=how.device)
-    require_model(atlas, adapter)
     held, notes = read_held_out(atlas, adapter, how.text)
     ids = [layer * atlas.d_mlp + int(i) for layer, gone in enumerate(plan.removal.removed) for i in gone]
     ablation = Ablation("zero") if plan.compensation == "none" else Ablation("mean", plan.removal.means)

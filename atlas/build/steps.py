@@ -245,7 +245,7 @@ STEPS: tuple[Step, ...] = (
         ("model",),
         lambda r: [vars(r.gradients), r.activations.documents, r.activations.context_length],
         _gradients,
-        version=2,
+        version=3,
     ),
     Step(
         "logit_lens", "logit lens", "measure", measure_logit_lens, ("model",), lambda r: vars(r.logit_lens), _measured

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from atlas.cli.held_out import held_out_options
 from atlas.cli.options import find_atlas
 
 if TYPE_CHECKING:
-    from atlas.build.impacts import Found, HeldOutText, Measuring
+    from atlas.build.impacts import Found, HeldOutText
 
 _SEED = ("impact_score", "mean_change", "max_change")
 _EVIDENCE = ("kl", "kl_low", "kl_high", "delta_nll", "delta_nll_low", "delta_nll_high", "kl_p99", "top1_flip_rate",
@@ -24,53 +25,34 @@ _HEADLINE = ("neurons", "impact_score", "safe_to_prune", "kl", "kl_low", "kl_hig
 @click.option("--neurons", metavar="L0/N5,L0/N7", help="Neurons, or selectors such as layer:3 and cluster:158.4.")
 @click.option("--top", type=int, metavar="N", help="The N neurons that are safest by the pruning scores.")
 @click.option("--sql", metavar="SELECT", help="A SELECT with columns layer and neuron.")
-@click.option("--text", "texts", multiple=True, help="A text to measure on; repeat for several.")
-@click.option("--corpus", type=click.Path(path_type=Path), metavar="FILE", help="Documents to measure on.")
-@click.option("--documents", type=int, metavar="N", help="So many of the corpus.")
-@click.option("--skip-documents", type=int, default=0, metavar="N", help="Leave out the first N of the corpus.")
-@click.option("--skip-calibration", is_flag=True, help="Leave out documents that the scores were made on.")
-@click.option("--fresh", is_flag=True, help="The text is no calibration text, though the atlas cannot tell.")
-@click.option("--context-length", type=int, metavar="N", help="In tokens.  [the model's, at most 512]")
-@click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="So many predicted tokens.")
-@click.option("--model", metavar="FOLDER", help="Hugging Face folder.  [that of the atlas's recipe]")
-@click.option("--zero", is_flag=True, help="Activations become 0 instead of their calibration mean.")
 @click.option("--each", is_flag=True, help="Only every neuron by itself.")
 @click.option("--joint", is_flag=True, help="Only all of them together.")
-@click.option("--budget", type=float, default=0.01, show_default=True, help="Nats per token that may be lost.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap over documents.")
-@click.option("--again", is_flag=True, help="Measure also what is stored.")
-@click.option("--no-store", is_flag=True, help="Leave the atlas as it is.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.option("--format", "form", type=click.Choice(["table", "json", "jsonl", "csv"]), default="table")
 @click.option("--atlas", "file", type=click.Path(path_type=Path), metavar="FILE", help="Atlas file.")
-def impact(*, file: Path | None, form: str, quiet: bool, **given: Any) -> None:
+@held_out_options
+def impact(text: HeldOutText, how: dict[str, Any], /, *, file: Path | None, form: str, **given: Any) -> None:
     """Measure what the model loses on held-out text without neurons, each alone and all together.
 
     impact_score under 0.1: with 95% confidence the KL divergence is under the budget; up to 0.3: under three budgets.
     safe_to_prune needs 10,000 tokens of several documents. The rows stay in the atlas (macro impacts_measured); what is
     there already for the same text is not measured again.
     """
-    from atlas.build.impacts import measure_impacts
+    from atlas.build.impacts import Measuring, measure_impacts
     from atlas.cli.render import show_rows
-    from atlas.progress import Lines, Quiet
     from atlas.query.atlas import Atlas
     from atlas.query.impacts import chosen_neurons
 
-    path, named = find_atlas(file), given["neurons"]
-    words = None if named is None else [word.strip() for word in named.split(",") if word.strip()]
+    path, words, both = find_atlas(file), _words(given["neurons"]), given["each"] == given["joint"]
     with Atlas(path) as atlas:
-        ids = chosen_neurons(atlas, neurons=words, top=given["top"], sql=given["sql"])
-        width = atlas.d_mlp
-    found = measure_impacts(
-        path, ids, _text(given), model=given["model"], measuring=_measuring(given),
-        progress=Quiet() if quiet else Lines(),
-    )  # fmt: skip
+        ids, width = chosen_neurons(atlas, neurons=words, top=given["top"], sql=given["sql"]), atlas.d_mlp
+    wanted = Measuring(each=both or given["each"], joint=both or given["joint"], **vars(how.pop("judging")))
+    found = measure_impacts(path, ids, text, measuring=wanted, **how)
     for note in found.notes:
         click.echo(f"note: {note}", err=True)
     if form == "json":
         click.echo(json.dumps(document(found, width), indent=2))
-        return
-    show_rows(_rows(found, width), form, headline=_HEADLINE, limit=None, of="sets")
+    else:
+        show_rows(_rows(found, width), form, headline=_HEADLINE, limit=None, of="sets")
 
 
 def document(found: Found, d_mlp: int) -> dict[str, Any]:
@@ -107,19 +89,5 @@ def _rows(found: Found, d_mlp: int) -> list[dict[str, Any]]:
     return shown
 
 
-def _text(given: dict[str, Any]) -> HeldOutText:
-    from atlas.build.impacts import HeldOutText
-
-    names = ("texts", "corpus", "documents", "skip_documents", "context_length", "max_tokens", "skip_calibration",
-             "fresh")  # fmt: skip
-    return HeldOutText(**{name: given[name] for name in names})
-
-
-def _measuring(given: dict[str, Any]) -> Measuring:
-    from atlas.build.impacts import Measuring
-
-    both = given["each"] == given["joint"]
-    return Measuring(
-        zero=given["zero"], each=both or given["each"], joint=both or given["joint"], budget=given["budget"],
-        seed=given["seed"], again=given["again"], store=not given["no_store"],
-    )  # fmt: skip
+def _words(neurons: str | None) -> list[object] | None:
+    return None if neurons is None else [word.strip() for word in neurons.split(",") if word.strip()]

@@ -95,6 +95,7 @@ def _run(arguments: list[str] | None) -> int:
             ["measure"],
             ["edges"],
             ["label"],
+            ["impact"],
         )
         click.echo(f"atlas: interrupted{'; run the same command again to go on' if building else ''}", err=True)
         return 130

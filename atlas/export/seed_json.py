@@ -142,6 +142,9 @@ def _export_pruning(atlas: Atlas, folder: Path, eval_ids: Sequence[str], report:
         report.notes.append('no pruning/impact_analysis.json: no impacts were measured; "atlas prune batch" does')
         return
     write_impact_analysis(folder / "pruning" / "impact_analysis.json", impacts)
+    alone, members = len(impacts["individual_impacts"]), impacts.get("n_neurons", 0)
+    if alone < members:
+        report.notes.append(f"pruning/impact_analysis.json: {alone:,} of {members:,} members were measured alone")
     if impacts["recommendations"]["safe_to_prune"] is None:
         report.notes.append(f"pruning/impact_analysis.json has no verdicts: {impacts['reason']}")
 

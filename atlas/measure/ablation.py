@@ -34,8 +34,8 @@ from atlas.progress import Progress, Quiet, Task
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-MEMORY = 512 << 20  # bytes of states and logits of the unchanged model that are kept between sets
-_PIECE_TOKENS = 1024  # padded tokens of the contexts that are read at once
+MEMORY = 512 << 20  # bytes of states and logits of the unchanged model
+_PIECE_TOKENS = 1024  # padded tokens of the contexts that are read at once, fewer where MEMORY is too small for them
 _ROWS = 2048  # positions (of all sets of a batch) that run through the blocks at once
 _LOGITS = 1 << 20  # logits of one product with the unembedding: 4 MB in float32, of which two stand in the cache
 
@@ -149,8 +149,9 @@ class _Reference:
 class Ablator:
     """Measures sets of neurons of one model on one text; a context manager that puts hooks on the model.
 
-    Keeps states of the unchanged model up to `memory` bytes over calls, else those of a piece of contexts at a time.
-    Never copies the model. One thread at a time.
+    Keeps states and logits of the unchanged model over calls where they fit `memory` bytes, else those of as many
+    contexts at a time as fit (at least one). Beside them: activations of _ROWS positions of one block, and per set 1 %
+    of the tokens. Never copies the model. One thread at a time.
     """
 
     def __init__(self, adapter: Adapter, held: HeldOut, ablation: Ablation, *, memory: int = MEMORY) -> None:
@@ -158,8 +159,10 @@ class Ablator:
         self._means = _means(adapter, ablation)
         self._blocks = _block_modules(adapter)
         self._wide = torch.promote_types(adapter.dtype, torch.float32)
-        self._pieces = [_piece(batch, adapter.device) for batch in _batches(adapter, held)]
-        self._kept: dict[int, _Reference] | None = {} if self._bytes() <= memory else None
+        room = memory // self._token_bytes()
+        self._pieces = [_piece(batch, adapter.device) for batch in _batches(adapter, held, room)]
+        padded = sum(piece.batch.input_ids.size for piece in self._pieces)
+        self._kept: dict[int, _Reference] | None = {} if padded <= room else None
         self._masks: dict[int, Tensor] = {}
         self._stack = ExitStack()
 
@@ -317,12 +320,11 @@ class Ablator:
             )
         return normed, logits, log_z, logits.argmax(-1)
 
-    def _bytes(self) -> int:
-        """What keeping everything of the unchanged model takes."""
+    def _token_bytes(self) -> int:
+        """What keeping everything of the unchanged model takes for one token."""
         spec = self._adapter.spec
         states = spec.layers * (2 * spec.d_model + spec.d_mlp) * self._adapter.dtype.itemsize
-        padded = sum(piece.batch.input_ids.size for piece in self._pieces)
-        return padded * (states + (spec.vocab + 2 * spec.d_model) * self._wide.itemsize)
+        return states + (spec.vocab + 2 * spec.d_model) * self._wide.itemsize
 
     # -- what changes ---------------------------------------------------------------------------------------------
 
@@ -455,8 +457,8 @@ def _means(adapter: Adapter, ablation: Ablation) -> Tensor:
     return torch.from_numpy(ablation.means).to(adapter.device, adapter.dtype)
 
 
-def _batches(adapter: Adapter, held: HeldOut) -> Iterator[Batch]:
-    reading = Reading(held.context_length, _PIECE_TOKENS, 1, skip_bos=False)
+def _batches(adapter: Adapter, held: HeldOut, room: int) -> Iterator[Batch]:
+    reading = Reading(held.context_length, min(max(room, 1), _PIECE_TOKENS), 1, skip_bos=False)
     return batches_of(list(held.contexts), adapter.bos_token_id, reading)
 
 

@@ -51,14 +51,14 @@ class LogitSums:
     def _add_loop(self, e: Tensor, base: Tensor, p: Tensor) -> None:
         from atlas.measure.logit_loop import add_rows
 
-        into = [one.reshape(-1).numpy() for one in (self._first, self._second, self._over)]
+        first, second, over = (one.reshape(-1).numpy() for one in (self._first, self._second, self._over))
         centre, bound = self._centre.reshape(-1).numpy(), self._bound.numpy()
         flat, count = e.flatten(0, 1).numpy(), self._centre.numel()
         share = -(-count // torch.get_num_threads())
         parts = [(start, min(start + share, count)) for start in range(0, count, share)]
 
         def work(rows: tuple[int, int]) -> Any:
-            return add_rows(flat, base.numpy(), p.numpy(), centre, bound, *into, rows)
+            return add_rows(flat, base.numpy(), p.numpy(), centre, bound, first, second, over, rows)
 
         if len(parts) == 1:
             work(parts[0])

@@ -108,12 +108,12 @@ def _sums(weight: Tensor) -> tuple[Doubles, Doubles]:
 
 
 def _piece_sums(piece: Tensor, axis: int) -> tuple[Doubles, Doubles]:
-    wide = piece.double().cpu().numpy().copy()
+    wide = piece.to(torch.float64, copy=True).numpy()
     size = np.abs(wide, out=wide).sum(axis)
     return size, np.square(wide, out=wide).sum(axis)
 
 
 def _bias(part: Linear) -> Doubles:
     assert part.bias is not None
-    found: Doubles = part.bias.double().abs().cpu().numpy()
+    found: Doubles = part.bias.double().abs().numpy()
     return found

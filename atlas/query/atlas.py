@@ -349,6 +349,20 @@ class Atlas:
 
         return weight_summary(self, layer=layer)
 
+    def impacts(
+        self,
+        *,
+        eval_id: str | None = None,
+        layer: int | None = None,
+        evidence: str | None = None,
+        singles: bool = False,
+        limit: int | None = 50,
+    ) -> Answer:
+        """What the model loses without neurons and sets of them, as stored: one evaluation, least harmful first."""
+        from atlas.query.impacts import impacts
+
+        return impacts(self, eval_id=eval_id, layer=layer, evidence=evidence, singles=singles, limit=limit)
+
     def diff(
         self,
         b: Atlas | str | Path,

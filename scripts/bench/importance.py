@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import statistics
 from collections.abc import Iterator
@@ -43,6 +42,7 @@ MODELS = {  # folder, corpus, first held-out document, context length
     "slm4096": (SHARED / "models/slm4096-hf", SHARED / "corpora/slm4096_corpus.txt", 0, 64),
 }
 TOKENS = 256
+CHARACTERS = 96  # of a document, so that there are several to draw
 CALIBRATION = 40  # documents that the means are of
 
 
@@ -94,12 +94,17 @@ def quality(name: str, *, quick: bool) -> dict[str, Any] | None:
         return None
     adapter = load_model(folder, device="cpu")
     documents = read_corpus(corpus).documents
-    held = ablation.held_out(adapter, documents[first:], context_length=length, max_tokens=TOKENS)
+    texts = documents[first : first + 100]
+    if len(documents) == 1:  # slm4096 knows one text
+        texts = [documents[0][start:] for start in range(0, len(documents[0]), CHARACTERS)]
+    beginnings = [text[:CHARACTERS] for text in texts]
+    held = ablation.held_out(adapter, beginnings, context_length=length, max_tokens=TOKENS)
     ablated = Ablation("mean", means_of(adapter, documents[:CALIBRATION], length))
     layers = [adapter.spec.layers // 2] if quick else list(range(adapter.spec.layers))
     each = [agreement(adapter, held, ablated, layer) for layer in layers]
-    found = {key: float(np.mean([one[key] for one in each if one[key] is not None] or [math.nan])) for key in each[0]}
-    print(name, {key: round(value, 3) for key, value in found.items()})
+    there = {key: [one[key] for one in each if one[key] is not None] for key in each[0]}
+    found = {key: float(np.mean(values)) if values else None for key, values in there.items()}
+    print(name, {key: value if value is None else round(value, 3) for key, value in found.items()})
     return found | {"layers": len(layers), "documents": len(held.sha256)}
 
 

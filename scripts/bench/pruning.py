@@ -20,7 +20,6 @@ import json
 import math
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,7 +48,7 @@ from atlas.store.schema import apply_schema
 Floats = npt.NDArray[np.float64]
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("ATLAS_SHARED", ROOT.parent / "shared")) / "data"
-METHODS = ("fisher", "wifv", "weights", "taylor_abs", "wanda")
+METHODS = ("fisher", "wifv", "weights", "taylor_abs", "wanda", "fisher_at_a")  # the last: without Var(a) mean g^2
 SHARES = (10, 20, 30)
 SIZES = (2, 4, 8, 16, 32, 64)
 _SUMS = """INSERT INTO neuron_stats BY NAME SELECT layer, neuron, sum(n_tokens)::BIGINT AS n_tokens,
@@ -60,18 +59,19 @@ _SUMS = """INSERT INTO neuron_stats BY NAME SELECT layer, neuron, sum(n_tokens):
 
 @dataclass(frozen=True)
 class Source:
-    """A model, its corpus, and how it is read: calibration documents; tokens of a context of the judged text."""
+    """A model, its corpus, and how it is read: calibration documents; tokens of their and of the judged contexts."""
 
     folder: Path
     corpus: Path
     calibration: int
+    calibration_context: int
     context: int
 
 
 MODELS = {
-    "demo": Source(ROOT / "data/demo/model", ROOT / "data/demo/corpus.json", 400, 128),
+    "demo": Source(ROOT / "data/demo/model", ROOT / "data/demo/corpus.json", 400, 128, 128),
     # first contexts only, so that the tokens are of as many stories as possible
-    "stories260K": Source(SHARED / "models/stories260K-hf", SHARED / "corpora/tinystories_1000.json", 300, 128),
+    "stories260K": Source(SHARED / "models/stories260K-hf", SHARED / "corpora/tinystories_1000.json", 300, 256, 128),
 }
 
 
@@ -96,6 +96,7 @@ class Judged:
     neurons: list[int]  # packed ids with a true KL
     truth: Damages  # rows as neurons
     size: Size
+    keep: Path | None
 
 
 def main() -> None:
@@ -103,13 +104,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one neuron in 24, small texts: under 50 s on 2 cores")
     parser.add_argument("--tokens", type=int, default=12_000, help="predicted positions of each text")
     parser.add_argument("--sets", type=int, default=400, help="sets whose verdict is tried on fresh text")
+    parser.add_argument("--every", type=int, default=1, help="one neuron in so many has its true KL measured")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--only", choices=list(MODELS))
     parser.add_argument("--keep", type=Path, help="folder of measured damages, for a run that goes on")
     parser.add_argument("--times", action="store_true", help="also the times of the other benches")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    size = Size(2_000, 24, 24) if given.quick else Size(given.tokens, 1, given.sets)
+    size = Size(2_000, 24, 24) if given.quick else Size(given.tokens, given.every, given.sets)
     told: dict[str, Any] = {}
     for name, source in MODELS.items():
         if given.only in (None, name) and source.folder.is_dir():
@@ -131,8 +133,9 @@ def one_model(name: str, source: Source, size: Size, keep: Path | None) -> dict[
         Ablator(adapter, texts[1], Ablation("mean", means)) as fresh,
     ):
         neurons = list(range(0, adapter.spec.neurons, size.every))
-        truth = kept(held, [[one] for one in neurons], keep and keep / f"{name}-{size.tokens}-{size.every}")
-        judged = Judged(adapter, scores, held, fresh, neurons, truth, size)
+        folder = keep and keep / f"{name}-{size.tokens}-{size.every}"
+        truth = kept(held, [[one] for one in neurons], folder)
+        judged = Judged(adapter, scores, held, fresh, neurons, truth, size, folder and folder / f"sets-{size.sets}")
         found = {"spearman": agreement(judged), "reliability": reliability(judged), "damage": damage(judged)}
         found |= {"joint_over_sum": super_additivity(judged), "safe_holds": safe_holds(judged)}
     print_model(name, found, texts[0])
@@ -150,7 +153,7 @@ def scores_of(adapter: Adapter, source: Source, calibration: Corpus) -> tuple[di
     """Scores of every method [neurons], as a build makes them, and mean activations [layers, d_mlp]."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        options = gradients.GradientOptions()
+        options = gradients.GradientOptions(context_length=source.calibration_context)
         told: dict[str, Any] = {"shard": Shard("bench"), "progress": Quiet()}
         gradients.measure(adapter, calibration, root / "g", options=options, workers=1, **told)
         weights.measure(in_files(source.folder), find_folder(source.folder), root / "w", **told)
@@ -161,12 +164,13 @@ def scores_of(adapter: Adapter, source: Source, calibration: Corpus) -> tuple[di
         close_shards(con, "gradient_stats")
         score_pruning(con, weights=root / "w", eval_id="bench")
         rows = con.execute(
-            "SELECT fisher, wifv, weight_magnitude, taylor_abs, wanda, grad_s_a / grad_tokens "
-            "FROM pruning JOIN neuron_stats USING (layer, neuron) ORDER BY layer, neuron"
+            "SELECT fisher, wifv, weight_magnitude, taylor_abs, wanda, "
+            "2 * fisher - activation_variance * grad_s_g2 / grad_tokens, grad_s_a / grad_tokens FROM pruning "
+            "JOIN neuron_stats USING (layer, neuron) ORDER BY layer, neuron"
         ).fetchnumpy()
         con.close()
     columns = [np.asarray(column, np.float64) for column in rows.values()]
-    return dict(zip(METHODS, columns[:5], strict=True)), columns[5].reshape(adapter.spec.layers, -1)
+    return dict(zip(METHODS, columns[:-1], strict=True)), columns[-1].reshape(adapter.spec.layers, -1)
 
 
 def first_contexts(adapter: Adapter, documents: Sequence[str], length: int, tokens: int) -> HeldOut:
@@ -265,10 +269,11 @@ def safe_holds(judged: Judged) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     total = np.zeros(3, np.int64)
     for kind, sets in drawn_sets(judged).items():
-        verdicts = impacts(judged.held.measure(sets), sets)
+        verdicts = impacts(kept(judged.held, sets, judged.keep and judged.keep / f"{kind}-held", 16), sets)
         scored = [(one, v.impact_score) for one, v in zip(sets, verdicts, strict=True)]
         safe = [one for one, score in scored if score is not None and score < SAFE]
-        under = mean_kl(judged.fresh.measure(safe)) < BUDGET if safe else np.zeros(0, bool)
+        folder = judged.keep and judged.keep / f"{kind}-fresh"
+        under = mean_kl(kept(judged.fresh, safe, folder, 16)) < BUDGET if safe else np.zeros(0, bool)
         counts = np.array([len(sets), len(safe), under.sum()])
         found[kind], total = counted(counts), total + counts
     return found | {"all": counted(total)}
@@ -317,16 +322,19 @@ def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def times() -> dict[str, Any]:
-    """Of the other benches, one round each."""
+    """Of the other benches, on GPT-2 small's shape: seconds of an impact, a layer's importance, a weight analysis."""
     import impact
     import importance
+    import weights as weight_analysis
 
     adapter, held = impact.gpt2_small(), impact.held_out()
     impact.one_impact(adapter, held, 0)  # compiles
-    started = time.perf_counter()
-    impact.one_impact(adapter, held, 5)
-    found = {"impact_s": time.perf_counter() - started}
-    return found | {"layer_importance_s": importance.times(1, [adapter.spec.layers - 1])["layer_importance_s"]}
+    wall, _ = impact.timed(lambda: impact.one_impact(adapter, held, 5))
+    layers = importance.times(1, [adapter.spec.layers - 1])["layer_importance_s"]
+    with tempfile.TemporaryDirectory() as folder:
+        weight_analysis.write_model(Path(folder), adapter.spec.layers, torch.float32)
+        rounds = weight_analysis.rounds(Path(folder), torch.get_num_threads(), 3)
+    return {"impact_s": wall, "layer_importance_s": layers, "weights_s": rounds["analysis_s"]["median"]}
 
 
 def lines(name: str, found: dict[str, Any]) -> Iterator[str]:

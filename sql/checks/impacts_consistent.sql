@@ -11,6 +11,7 @@ WHERE NOT coalesce(i.evidence IN ('measured', 'estimated'), false)
    OR i.safe_to_prune IS DISTINCT FROM (i.impact_score < 0.1) AND i.safe_to_prune IS NOT NULL
    OR i.safe_to_prune AND (i.tokens < 10000 OR i.evidence = 'estimated')
    OR (i.safe_to_prune IS NULL) IS DISTINCT FROM (i.reason IS NOT NULL)
+   OR NOT isfinite(i.delta_nll) OR NOT isfinite(i.max_change) OR i.mean_change > i.max_change * (1 + 1e-9)
    OR i.top1_flip_rate NOT BETWEEN 0 AND 1 OR i.tokens < 1 OR i.documents < 1
 UNION ALL
 SELECT set_id, eval_id, NULL, NULL, NULL, NULL

@@ -1,4 +1,6 @@
 -- Weights, activation and gradient sums -> pruning scores (pruning.md), every method that the measurements allow.
+-- fisher: replacing a by mu costs about g^2 (a - mu)^2 / 2. g changes on the way there: at its start it is that of the
+-- position, at its end, where the neuron is at its mean, that of any position; their mean square is taken (trapezoid).
 -- importance and the ranks are those of $method, one for the whole atlas. Sums of squares that cancel down to 1e-13 of
 -- themselves are 0: a float32 value varies by 1.2e-7 of itself (1.4e-14 squared) through rounding alone.
 WITH base AS (
@@ -15,7 +17,8 @@ WITH base AS (
     FROM base
 ), methods AS (
     SELECT *, CASE WHEN spread <= 1e-13 * square THEN 0 ELSE spread END AS activation_variance,
-           CASE WHEN moved <= 1e-13 * (grad_s_a2g2 + mu * mu * grad_s_g2) / counted THEN 0 ELSE moved END AS fisher,
+           CASE WHEN moved <= 1e-13 * (grad_s_a2g2 + mu * mu * grad_s_g2) / counted THEN 0 ELSE moved END AS at_start,
+           (at_start + activation_variance * grad_s_g2 / counted) / 2 AS fisher,
            activation_variance * output_norm ** 2 AS wifv,
            grad_s_absag / counted AS taylor_abs,
            sqrt(square) * output_norm AS wanda

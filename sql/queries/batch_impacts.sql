@@ -1,12 +1,12 @@
 -- The members of a batch, each ablated alone, least harmful first; each of m members is judged by the batch's budget / m.
--- of_set: set_id of the batch (macro batch_sets); NULL for the largest of the newest. max_rows: limit; NULL for all.
+-- of_set: set_id of the batch (macro batch_sets); NULL for the largest of the newest run. max_rows: limit; NULL for all.
 -- Try: FROM batch_impacts()
 CREATE OR REPLACE MACRO batch_impacts(of_set := NULL, max_rows := NULL) AS TABLE
 WITH batch AS (
     SELECT b.set_id, b.eval_id, b.budget, b.n_neurons, b.neurons
     FROM impacts AS b
     WHERE b.n_neurons > 1 AND b.evidence = 'measured' AND (of_set IS NULL OR b.set_id = of_set)
-    ORDER BY b.created DESC, b.n_neurons DESC, b.set_id LIMIT 1
+    ORDER BY b.run DESC, b.n_neurons DESC, b.set_id LIMIT 1
 ), member AS (
     SELECT set_id, eval_id, budget / n_neurons AS budget, unnest(neurons) AS id FROM batch
 )

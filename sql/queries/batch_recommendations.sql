@@ -1,14 +1,14 @@
 -- What is recommended on a batch: how many members are safe or risky alone, how many may go together, which are harmful.
--- of_set: set_id of the batch (macro batch_sets); NULL for the largest of the newest. high_impact_neurons: members with
--- impact_score above 0.3. suggested_batch_size: the longest prefix of the members, least harmful first, that was measured
--- and is safe; NULL without verdicts, 0 where no measured prefix is safe. counts are NULL without verdicts.
+-- of_set: set_id of the batch (macro batch_sets); NULL for the largest of the newest run. suggested_batch_size: the
+-- longest prefix of the members, least harmful first, that was measured and is safe; 0 where none is, NULL without
+-- verdicts, as the counts. high_impact_neurons: members with impact_score above 0.3.
 -- Try: FROM batch_recommendations()
 CREATE OR REPLACE MACRO batch_recommendations(of_set := NULL) AS TABLE
 WITH batch AS (
     SELECT b.set_id, b.eval_id, b.budget, b.n_neurons, b.neurons, b.safe_to_prune, b.reason
     FROM impacts AS b
     WHERE b.n_neurons > 1 AND b.evidence = 'measured' AND (of_set IS NULL OR b.set_id = of_set)
-    ORDER BY b.created DESC, b.n_neurons DESC, b.set_id LIMIT 1
+    ORDER BY b.run DESC, b.n_neurons DESC, b.set_id LIMIT 1
 ), listed AS (
     SELECT eval_id, budget / n_neurons AS budget, unnest(neurons) AS id FROM batch
 ), member AS (

@@ -54,7 +54,8 @@ def test_every_table_is_filled_and_healthy(small: Path) -> None:
     con = open_reader(small)
     counts = row_counts(con)
     assert counts["neurons"] == 4 * 384
-    asked_for = ["cluster_labels", "label_scores", "label_text_uses", "label_texts"]  # by commands of their own
+    # filled by commands of their own
+    asked_for = ["cluster_labels", "impacts", "label_scores", "label_text_uses", "label_texts"]
     assert sorted(name for name, rows in counts.items() if rows == 0) == [*asked_for, "reported_activations"]
     assert [result for result in run_checks(con) if not result.healthy] == []
     con.close()

@@ -11,6 +11,7 @@ from pruning_model import D_MLP, drawn_texts, edited_kl, number_atlas, number_mo
 from atlas.build.impacts import HeldOutText
 from atlas.build.importance import FEWEST, SHARE, Importance, ImportanceOptions, affordable, layer_importance
 from atlas.build.measured_sets import Judging
+from atlas.build.prune_batch import batch_analysis
 from atlas.errors import InputError
 from atlas.models.adapter import Adapter
 from atlas.store.connection import open_reader
@@ -92,6 +93,20 @@ def test_stored_measurements_take_the_place_of_estimates(
     again = layer_importance(file, 0, TEXT, model=adapter, options=ImportanceOptions(share=12))
     assert {row["evidence"] for row in again.scores} == {"measured"}
     assert again.calibration == estimated.calibration
+
+
+def test_a_neuron_measured_later_stays_in_its_layer(adapter: Adapter, tmp_path: Path, truth: list[float]) -> None:
+    file = number_atlas(tmp_path, adapter)
+    first = layer_importance(file, 0, TEXT, model=adapter, options=ImportanceOptions(share=12))
+    (row, *_) = (row for row in first.scores if row["evidence"] == "estimated")
+    batch_analysis(file, [row["neuron"]], TEXT, model=adapter)
+    with open_reader(file) as con:
+        rows = con.sql("FROM importance_of_layer(0)").to_arrow_table().to_pylist()
+    assert len(rows) == D_MLP
+    (now,) = (one for one in rows if one["neuron_index"] == row["neuron"])
+    assert now["evidence"] == "measured"
+    assert now["kl"] == pytest.approx(truth[row["neuron"]], rel=1e-9)
+    assert now["activation_variance"] == row["activation_variance"]
 
 
 def test_one_text_has_no_interval_and_no_critical_neuron(adapter: Adapter, file: Path) -> None:

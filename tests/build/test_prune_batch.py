@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import duckdb
 import pytest
 from pruning_model import D_MLP, drawn_texts, edited_kl, number_atlas, number_model
 
@@ -15,6 +16,7 @@ from atlas.errors import InputError
 from atlas.models.adapter import Adapter
 from atlas.progress import Quiet, Task
 from atlas.store.connection import open_reader
+from atlas.store.sqlfiles import sql_text
 
 ENOUGH = drawn_texts(340, 31)  # 10,200 predicted tokens
 TEXT = HeldOutText(texts=ENOUGH, fresh=True)
@@ -119,6 +121,19 @@ def test_sql_gives_what_the_document_says(tight: BatchAnalysis, file: Path) -> N
     assert [row["neuron_index"] for row in advice["high_impact_neurons"]] == [
         row["neuron_index"] for row in told["individual_impacts"][:4] if row["impact_score"] > 0.3
     ]
+
+
+def test_the_batch_is_the_largest_set_of_a_run_whatever_came_last(generous: BatchAnalysis, file: Path) -> None:
+    with duckdb.connect() as con:
+        con.execute(f"ATTACH '{file}' AS numbers (READ_ONLY)")
+        con.execute("CREATE TABLE impacts AS FROM numbers.impacts")
+        con.execute("UPDATE impacts SET created = '2999-01-01' WHERE n_neurons = 3")
+        con.execute("UPDATE impacts SET run = '2998-01-01'")
+        for name in ("batch_sets", "batch_impacts", "batch_recommendations"):
+            con.execute(sql_text("queries", name))
+        assert con.execute("SELECT n_neurons FROM batch_sets(max_rows := 1)").fetchall() == [(4,)]
+        assert con.execute("SELECT count(*) FROM batch_impacts()").fetchall() == [(4,)]
+        assert con.execute("SELECT n_neurons FROM batch_recommendations()").fetchall() == [(4,)]
 
 
 def test_what_is_stored_is_not_measured_again(

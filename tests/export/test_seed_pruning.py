@@ -90,6 +90,14 @@ def test_without_a_verdict_nothing_is_guessed(tmp_path: Path) -> None:
     assert '"safe_to_prune": null' in text
 
 
+def test_members_that_were_not_measured_alone_are_counted(tmp_path: Path) -> None:
+    tables = small_tables()
+    tables["impacts"] = [row for row in tables["impacts"] if row["set_id"] != "s1"]
+    report = export(tmp_path, tables)
+    assert [row["neuron_index"] for row in impacts(tmp_path)["individual_impacts"]] == [2]
+    assert report.notes == ["pruning/impact_analysis.json: 1 of 2 members were measured alone"]
+
+
 def test_neurons_measured_alone_make_a_document_without_a_total(tmp_path: Path) -> None:
     tables = small_tables()
     tables["impacts"] = [row for row in tables["impacts"] if row["n_neurons"] == 1]

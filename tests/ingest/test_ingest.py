@@ -270,7 +270,7 @@ def test_scores_of_every_method_are_their_formulas(con, tmp_path: Path) -> None:
         (layer, n): (rng.normal(1, 1 + n + layer, 400), rng.normal(0, 1, 400)) for layer in (0, 1) for n in range(D_MLP)
     }
     found = scored(con, tmp_path, drawn)
-    wanted = {key: (((a - a.mean()) * g) ** 2).mean() for key, (a, g) in drawn.items()}
+    wanted = {key: ((a - a.mean()) ** 2 * (g**2 + (g**2).mean()) / 2).mean() for key, (a, g) in drawn.items()}
     everywhere = sorted(wanted, key=lambda key: wanted[key])
     for key, (a, g) in drawn.items():
         row, of_layer = found[key], [other for other in everywhere if other[0] == key[0]]

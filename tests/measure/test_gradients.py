@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tiny_models import FAMILIES
 
 from atlas.errors import ModelError
 from atlas.measure.corpus import Corpus
-from atlas.measure.gradients import GradientOptions, measure
+from atlas.measure.gradients import GradientOptions, measure, probe
 from atlas.models.adapter import Adapter
 from atlas.progress import Quiet
 from atlas.shards import Shard
@@ -44,9 +45,9 @@ def expected(adapter: Adapter, corpus: Corpus) -> dict[str, np.ndarray]:
     """Sums [layers, neurons]; the loss is written out, and the gradient is that of an added zero."""
     every = brute_force.look(adapter, corpus)
     sums: dict[str, Any] = dict.fromkeys(("s_a", "s_a2", "s_abs", "s_g2", "s_ag", "s_a2g2", "s_absag", "s_ag2"), 0.0)
-    for ids in every.tokens.values():
+    for context_id, ids in every.tokens.items():
         counted = [p for p, token in enumerate(ids) if p > 0 and token != brute_force.BOS]
-        a, g = (x[counted] for x in _run(adapter, ids))
+        a, g = (x[counted] for x in _run(adapter, ids, context_id))
         for name, value in {
             "s_a": a, "s_a2": a**2, "s_abs": abs(a), "s_g2": g**2, "s_ag": a * g, "s_a2g2": (a * g) ** 2,
             "s_absag": abs(a * g), "s_ag2": a * g**2,
@@ -55,7 +56,7 @@ def expected(adapter: Adapter, corpus: Corpus) -> dict[str, np.ndarray]:
     return sums
 
 
-def _run(adapter: Adapter, ids: list[int]) -> tuple[np.ndarray, np.ndarray]:
+def _run(adapter: Adapter, ids: list[int], seed: int) -> tuple[np.ndarray, np.ndarray]:
     added = [
         torch.zeros(1, len(ids), adapter.spec.d_mlp, dtype=adapter.dtype, requires_grad=True) for _ in adapter.blocks
     ]
@@ -70,7 +71,12 @@ def _run(adapter: Adapter, ids: list[int]) -> tuple[np.ndarray, np.ndarray]:
 
     handles = [b.down.register_forward_pre_hook(hook(z)) for b, z in zip(adapter.blocks, added, strict=True)]
     logits = adapter.model(torch.tensor([ids])).logits[0]
-    loss = -sum(logits[p].log_softmax(-1)[ids[p + 1]] for p in range(len(ids) - 1))
+    drawn = torch.randint(0, 2, (len(ids) - 1, logits.shape[-1]), generator=torch.Generator().manual_seed(seed),
+                          dtype=torch.int8)  # fmt: skip
+    loss = torch.zeros(())
+    for position, signs in enumerate(drawn * 2 - 1):
+        log_p = logits[position].log_softmax(-1)
+        loss = loss + (signs * log_p.exp().sqrt().detach() * log_p).sum()
     for handle in handles:
         handle.remove()
     gradients = torch.autograd.grad(loss, added) if len(ids) > 1 else [torch.zeros_like(z) for z in added]
@@ -90,6 +96,14 @@ def test_sums_equal_autograd_on_single_documents(tmp_path: Path, kind: str) -> N
         found = whole[name].reshape(3, 14)
         assert np.abs(found - sums).max() <= 1e-10 * np.abs(sums).max(), name
     assert not any(block.down._forward_pre_hooks for block in adapter.blocks)
+
+
+def test_probes_have_the_fisher_matrix_as_covariance() -> None:
+    p = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
+    signs = torch.tensor(list(itertools.product((-1, 1), repeat=4)))
+    found = probe(p.expand(16, 4), signs)
+    assert found.mean(0).abs().max() < 1e-15
+    np.testing.assert_allclose(found.T @ found / 16, torch.diag(p) - torch.outer(p, p), atol=1e-15)
 
 
 @pytest.mark.parametrize("changes", [{"batch_tokens": 12}, {"batch_tokens": 999}, {"block_documents": 40}])

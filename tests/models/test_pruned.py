@@ -96,6 +96,9 @@ def test_the_saved_model_is_the_whole_one_without_its_neurons(
     assert plan.width == (11 if sets is EQUAL else None)
     width = downs(found)[0].weight.shape[0 if family == "gpt2" else 1]
     assert width == (11 if sets is EQUAL else 14)
+    if sets is UNEQUAL:
+        columns = downs(found)[2].weight if family != "gpt2" else downs(found)[2].weight.T
+        assert (columns == 0).all(0).nonzero().flatten().tolist() == sets[2]
     assert plan.parameters == (sum(p.numel() for p in adapter.model.parameters()),
                                sum(p.numel() for p in found.parameters()))  # fmt: skip
     assert_same(found, oracle(adapter.model, asked, expected != "none"))

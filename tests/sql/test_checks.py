@@ -63,6 +63,8 @@ BREAKS = [
     ("numbers_finite", "UPDATE clusters SET internal_weight = 'NaN'"),
     ("numbers_finite", "UPDATE weight_stats SET l2_norm = 'NaN'"),
     ("impacts_consistent", "UPDATE impacts SET kl = -0.1 WHERE set_id = 's1'"),
+    ("impacts_consistent", "UPDATE impacts SET mean_change = 0.2 WHERE set_id = 's1'"),
+    ("impacts_consistent", "UPDATE impacts SET delta_nll = 'NaN' WHERE set_id = 's1'"),
     ("impacts_consistent", "UPDATE impacts SET kl_low = 1 WHERE set_id = 's1'"),
     ("impacts_consistent", "UPDATE impacts SET impact_score = 0.2 WHERE set_id = 's2'"),
     ("impacts_consistent", "UPDATE impacts SET safe_to_prune = false WHERE set_id = 's2'"),
