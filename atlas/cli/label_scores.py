@@ -38,7 +38,7 @@ _TESTS = (
 @click.command(epilog="Example: atlas label score data/demo.duckdb --sample 500 --source rule")
 @options(REQUESTS, _TESTS)
 def score(given: dict[str, Any]) -> None:
-    """Test a sample of the labels of ATLAS (500 without --sample) on documents that they were not made from.
+    """Test a sample of the labels of ATLAS (500 without --sample) on texts that they were not made from.
 
     detection and fuzzing ask an LLM which texts fire the neuron, and where. embedding (texts) and output (promoted
     tokens) ask a local model of texts how like they are to the label. 0.5 is chance, 1 perfect; the baseline is the
@@ -97,6 +97,7 @@ def _told(made: Scored) -> str:
         )
     if made.stopped:
         lines.append(f"ended early: {made.stopped}; the same command goes on")
+    lines += made.notes
     return "\n".join(lines)
 
 

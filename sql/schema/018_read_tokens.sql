@@ -1,4 +1,4 @@
--- Tokens that the input rows of neurons read, by weights alone.
+-- Tokens that the input rows of neurons read, by weights alone; what label scores rest on.
 
 CREATE TABLE read_tokens (
     layer INTEGER,
@@ -17,3 +17,4 @@ COMMENT ON COLUMN read_tokens.polarity IS '+1 the row reads the token as positiv
 COMMENT ON COLUMN read_tokens.rank IS '0 = strongest';
 COMMENT ON COLUMN read_tokens.token_id IS 'token';
 COMMENT ON COLUMN read_tokens.value IS 'share of the token in the pre-activation: row . norm(e), e the token''s input embedding, norm that before the MLP with gain and its own scale (none: row . e), biases left out';
+COMMENT ON TABLE label_scores IS 'tests of labels, one row per label and method; 0.5 is chance for every method, 1 is perfect. Texts are of documents that no text behind an llm or rule label is of; token statistics, which these labels rest on too, count all documents';
