@@ -108,6 +108,8 @@ SHARDS: dict[str, pa.Schema] = {
     "neuron_weights": _schema(**_NEURON, weight_magnitude=F64, gate_norm=F64, up_norm=F64, output_norm=F64),
     "vocab": _schema(token_id=I32, token=TEXT),
     "logit_lens": _schema(**_NEURON, polarity=I8, rank=I16, token_id=I32, value=F32),
+    # part 'gate' or 'up'; value = share of the token's embedding in that pre-activation
+    "read_tokens": _schema(**_NEURON, part=TEXT, polarity=I8, rank=I16, token_id=I32, value=F32),
     # direction 'downstream' (other = target) or 'upstream' (other = source); polarity +1 excitatory, -1 inhibitory
     "wiring": _schema(
         **_NEURON,
@@ -287,6 +289,7 @@ TABLES: dict[str, pa.Schema] = {
     "wiring": SHARDS["wiring"],
     "token_edges": _schema(kind=TEXT, token_id=I32, **_NEURON, **_EDGE_SUMS),
     "logit_lens": SHARDS["logit_lens"],
+    "read_tokens": SHARDS["read_tokens"],
     "labels": _schema(
         **_NEURON,
         **{"pass": TEXT},

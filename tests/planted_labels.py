@@ -66,6 +66,6 @@ def _label(topic: int, which: str, text: str) -> dict[str, Any]:
     return {
         "layer": 0, "neuron": topic, "pass": which, "polarity": 1 if which == "input" else 0, "label": text,
         "short_label": None, "description": None, "type": None, "interpretability": "high", "confidence": "rule",
-        "status": "ok", "source": "rule:tokens", "model": "rule:tokens/3", "prompt_version": "3", "prompt_hash": None,
+        "status": "ok", "source": "rule:tokens", "model": "rule:tokens/4", "prompt_version": "4", "prompt_hash": None,
         "run": "rules", "score": None, "created": None,
     }  # fmt: skip

@@ -88,6 +88,12 @@ def small_tables() -> Tables:
         {"layer": 0, "neuron": 0, "polarity": s, "rank": r, "token_id": t, "value": v}
         for s, r, t, v in [(1, 0, 4, 2.0), (1, 1, 1, 1.0), (-1, 0, 5, -3.0), (-1, 1, 6, -0.5)]
     ]
+    tables["read_tokens"] = [
+        {"layer": 0, "neuron": 0, "part": p, "polarity": s, "rank": r, "token_id": t, "value": v}
+        for p, s, r, t, v in [
+            ("gate", 1, 0, 1, 1.5), ("up", 1, 0, 1, 2.5), ("up", 1, 1, 2, 0.5), ("up", -1, 0, 3, -1.25),
+        ]
+    ]  # fmt: skip
     tables["wiring"] = [
         _wire(0, 0, "downstream", 1, 0, 1, 2, 0.9), _wire(0, 0, "downstream", -1, 0, 2, 7, -0.4),
         _wire(1, 2, "upstream", 1, 0, 0, 0, 0.9), _wire(1, 2, "downstream", 1, 0, 2, 7, 0.7),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from atlas.errors import AtlasError, InputError
 
-SINGLE = ("logit_lens", "weights")  # read the weights once: seconds to minutes, one task
+SINGLE = ("logit_lens", "read_tokens", "weights")  # read the weights once: seconds to minutes, one task
 MERGE = "merge"
 _NAME = re.compile(r"atlas-(?P<step>[a-z-]+)-(?P<place>[0-9a-f]{8})-(?P<key>[0-9a-f]{8})-of(?P<of>\d+)")
 

@@ -34,9 +34,11 @@ from atlas.derive.labelling.scoring import (
     ASKED,
     METHODS,
     Drawing,
+    Drawn,
     Score,
     Trial,
     draw_labels,
+    overlap,
     passes_of,
     read_token_trials,
     read_trials,
@@ -93,6 +95,16 @@ class Scored:
     tokens_out: int
     usd: float | None
     stopped: str | None  # what ended it early
+    notes: tuple[str, ...]  # what of the labels' evidence is of the documents that test them
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """What one method came to: labels drawn, the scores of those that could be tested, and notes."""
+
+    drawn: int
+    scores: list[Score]
+    notes: tuple[str, ...]
 
 
 def score_labels(
@@ -105,7 +117,7 @@ def score_labels(
     """
     drawing, shown = drawing or Drawing(), progress or Quiet()
     _check(existing(file), testing)
-    desk, found = _desk(testing), {}
+    desk, found = _desk(testing), dict[str, _Tested]()
     with locked(folder_of(file)), stopping(desk), Atlas(file, limits=_LIMITS) as atlas:
         run = _Run(atlas, testing, drawing, desk, folder_of(file), shown)
         for method in testing.methods:
@@ -113,14 +125,15 @@ def score_labels(
         d_mlp = atlas.d_mlp
     if desk.client is not None:
         desk.client.close()
-    rows = score_rows([s for _, made in found.values() for s in made], seed=drawing.seed, created=_today())
+    rows = score_rows([s for tested in found.values() for s in tested.scores], seed=drawing.seed, created=_today())
     if rows:
         _write(file, rows, testing.methods, d_mlp=d_mlp, progress=shown)
     if desk.fault is not None:
         raise desk.fault
-    told = tuple(_told(method, drawn, made, drawing.seed) for method, (drawn, made) in found.items())
+    told = tuple(_told(method, tested, drawing.seed) for method, tested in found.items())
+    notes = tuple(dict.fromkeys(note for tested in found.values() for note in tested.notes))
     budget = desk.budget
-    return Scored(told, budget.requests, budget.tokens_in, budget.tokens_out, budget.usd, desk.why)
+    return Scored(told, budget.requests, budget.tokens_in, budget.tokens_out, budget.usd, desk.why, notes)
 
 
 def estimate_scores(file: Path, testing: Scoring, *, drawing: Drawing | None = None) -> dict[str, tuple[int, int]]:
@@ -147,8 +160,8 @@ class _Run:
     progress: Progress
 
 
-def _test(run: _Run, method: str) -> tuple[int, list[Score]]:
-    """Labels drawn, and the scores of those that could be tested."""
+def _test(run: _Run, method: str) -> _Tested:
+    """Draw labels and test them."""
     con = run.atlas.cursor()
     drawn = draw_labels(con, method, run.drawing)
     if not drawn:
@@ -158,12 +171,17 @@ def _test(run: _Run, method: str) -> tuple[int, list[Score]]:
             '"atlas label stats" lists sources'
         )
     run.progress.note(f"{method}: {len(drawn):,} labels")
+    notes = () if method == "output" else overlap(con)  # promoted tokens are of the weights, not of documents
+    return _Tested(len(drawn), _scores(run, con, drawn, method), notes)
+
+
+def _scores(run: _Run, con: duckdb.DuckDBPyConnection, drawn: Sequence[Drawn], method: str) -> list[Score]:
     if method in ASKED:
-        return len(drawn), _ask(run, method, list(_questions(run, con, drawn, method)))
+        return _ask(run, method, list(_questions(run, con, drawn, method)))
     embedder, seed = _embedder(run.testing.embedder), run.drawing.seed
     if method == "output":
-        return len(drawn), list(output_scores(read_token_trials(con, drawn, run.drawing), embedder, seed=seed))
-    return len(drawn), list(embedding_scores(read_trials(con, drawn, run.drawing), embedder, seed=seed))
+        return list(output_scores(read_token_trials(con, drawn, run.drawing), embedder, seed=seed))
+    return list(embedding_scores(read_trials(con, drawn, run.drawing), embedder, seed=seed))
 
 
 def _questions(run: _Run, con: duckdb.DuckDBPyConnection, drawn: Sequence[Any], method: str) -> Iterable[Asked]:
@@ -257,7 +275,8 @@ def _write(file: Path, rows: list[dict[str, Any]], methods: Sequence[str], *, d_
     revise(file, change, d_mlp=d_mlp, limits=_LIMITS, what="with these scores the atlas")
 
 
-def _told(method: str, drawn: int, made: Sequence[Score], seed: int) -> MethodScore:
+def _told(method: str, tested: _Tested, seed: int) -> MethodScore:
+    made, drawn = tested.scores, tested.drawn
     if not made:
         return MethodScore(method, None, drawn, 0, None, None, None, None)
     values = [one.score for one in made]

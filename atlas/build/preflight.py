@@ -12,7 +12,8 @@ from atlas.shards import file_sha256, write_whole
 from atlas.store.memory import available_memory
 
 # Bytes of shards and tables per neuron, with the default numbers of exemplars (40 windows of 17 floats and ids, 400
-# token rows, 40 logit-lens and 40 wiring rows), rounded up; measured 11 kB on stories260K. Twice: shards + file.
+# token rows, 40 logit-lens, 30 read-token and 40 wiring rows), rounded up; measured 11 kB on stories260K. Twice:
+# shards + file.
 BYTES_PER_NEURON = 2 * 16_000
 # Of an assembly, on disk: an edge of the store in both directions and while it is sorted, a row of neurons, and label
 # files once in the temporary table and once in the atlas (a packed one unfolds to some 6 times its size).

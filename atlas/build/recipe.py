@@ -19,7 +19,8 @@ from atlas.errors import InputError
 
 _Section = TypeVar("_Section")
 _NEEDED = "a recipe needs name, atlas, and model and corpus (or, to assemble what is there, [sizes])"
-_MEASURED = ("activations", "gradients", "wiring", "logit_lens", "relp")  # sections that are about a model at hand
+# sections that are about a model at hand
+_MEASURED = ("activations", "gradients", "wiring", "logit_lens", "read_tokens", "relp")
 _PLACES = ("edges.store", "labels.files", "cluster.assignments")
 _KINDS: dict[Any, str] = {tuple[str, ...]: "a list of strings"}
 
@@ -70,6 +71,13 @@ class LogitLens:
     """Promoted and suppressed tokens."""
 
     top: int = 20
+
+
+@dataclass(frozen=True)
+class ReadTokens:
+    """Tokens that the input rows read by weights alone."""
+
+    top: int = 10  # of each of three lists: gate, up, up negative; 0 = none
 
 
 @dataclass(frozen=True)
@@ -150,6 +158,7 @@ class Recipe:
     gradients: Gradients = field(default_factory=Gradients)
     wiring: Wiring = field(default_factory=Wiring)
     logit_lens: LogitLens = field(default_factory=LogitLens)
+    read_tokens: ReadTokens = field(default_factory=ReadTokens)
     relp: Relp = field(default_factory=Relp)
     edges: Edges = field(default_factory=Edges)
     labels: Labels = field(default_factory=Labels)
@@ -261,6 +270,7 @@ def _verify(recipe: Recipe, where: str) -> None:
         "relp.max_nodes_per_layer": (recipe.relp.max_nodes_per_layer, 1),
         "gradients.documents": (recipe.gradients.documents, 0),
         "wiring.top": (recipe.wiring.top, 1),
+        "read_tokens.top": (recipe.read_tokens.top, 0),
         "edges.min_count": (recipe.edges.min_count, 1),
         "cluster.min_count": (recipe.cluster.min_count, 1),
         "sizes.layers": (recipe.sizes.layers, 1),

@@ -26,6 +26,7 @@ from atlas.build.table_steps import (
     table_model,
     table_neurons,
     table_pruning,
+    table_read_tokens,
     table_search,
     table_statistics,
     table_wiring,
@@ -113,6 +114,13 @@ def measure_logit_lens(context: Context, root: Path, shard: Shard) -> None:
     measure(context.adapter, root, shard=shard, top=context.recipe.logit_lens.top, progress=context.progress)
 
 
+def measure_read_tokens(context: Context, root: Path, shard: Shard) -> None:
+    """Input rows and token embeddings -> the tokens that the rows read."""
+    from atlas.measure.read_tokens import measure
+
+    measure(context.adapter, root, shard=shard, top=context.recipe.read_tokens.top, progress=context.progress)
+
+
 def measure_weights(context: Context, root: Path, shard: Shard) -> None:
     """Weight files -> weight analysis and per-neuron norms."""
     from atlas.measure.weights import measure
@@ -195,6 +203,10 @@ def _gradients(recipe: Recipe) -> bool:
     return _measured(recipe) and recipe.gradients.documents > 0
 
 
+def _read_tokens(recipe: Recipe) -> bool:
+    return _measured(recipe) and recipe.read_tokens.top > 0
+
+
 def _edges(recipe: Recipe) -> bool:
     return _measured(recipe) or recipe.edges.store is not None
 
@@ -250,6 +262,15 @@ STEPS: tuple[Step, ...] = (
     Step(
         "logit_lens", "logit lens", "measure", measure_logit_lens, ("model",), lambda r: vars(r.logit_lens), _measured
     ),
+    Step(
+        "read_tokens",
+        "read tokens",
+        "measure",
+        measure_read_tokens,
+        ("model",),
+        lambda r: vars(r.read_tokens),
+        _read_tokens,
+    ),
     Step("weights", "weights", "measure", measure_weights, ("model",), wanted=_measured, version=2),
     Step("wiring", "wiring", "measure", measure_wiring, ("activations",), lambda r: vars(r.wiring), _measured),
     Step(
@@ -294,6 +315,7 @@ STEPS: tuple[Step, ...] = (
         sql=("exemplars", "contexts", "token_stats"),
     ),
     Step("table:logit_lens", "logit lens", "table", table_logit_lens, ("logit_lens",), wanted=_measured),
+    Step("table:read_tokens", "read tokens", "table", table_read_tokens, ("read_tokens",), wanted=_read_tokens),
     Step("table:wiring", "wiring", "table", table_wiring, ("wiring",), wanted=_measured),
     Step(
         "table:edges",

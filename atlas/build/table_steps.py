@@ -96,6 +96,13 @@ def table_logit_lens(context: Context) -> int:
     return ingest_logit_lens(context.con, lens=context.root("logit_lens"))
 
 
+def table_read_tokens(context: Context) -> int:
+    """Read-token shards -> read_tokens."""
+    from atlas.ingest.activations import ingest_read_tokens
+
+    return ingest_read_tokens(context.con, reads=context.root("read_tokens"))
+
+
 def table_wiring(context: Context) -> int:
     """Wiring shards -> wiring."""
     from atlas.ingest.activations import ingest_wiring

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from atlas.cli.options import View, find_atlas, view_options
+from atlas.export.label_forms import FORMS
 
 if TYPE_CHECKING:
     from atlas.build.label_import import ImportedLabels
     from atlas.query.label_stats import LabelStats
 
 _READ = ("two-pass", "combined", "autointerp", "neuronpedia", "openai", "transluce", "delphi", "csv", "parquet")
-_WRITTEN = ("two-pass", "autointerp", "neuronpedia", "csv", "parquet")
 _BAR = 24
 _BANDS = 16  # rows of layers that are shown; more layers are shown in bands, all of them in JSON
 
@@ -55,25 +55,35 @@ def import_(*, file: Path, label_files: tuple[Path, ...], report: str, **given: 
     click.echo(json.dumps(_facts(made), indent=2) if report == "json" else _told(made))
 
 
-@click.command(epilog="Example: atlas label export data/demo.duckdb labels.json --format two-pass")
-@click.argument("file", type=click.Path(path_type=Path), metavar="ATLAS")
-@click.argument("output", type=click.Path(path_type=Path), metavar="FILE")
-@click.option("--format", "form", type=click.Choice(_WRITTEN), required=True, help="Of FILE; one in .gz is packed.")
-@click.option("--source", metavar="NAME", help="Only these labels: import:FILE, llm, manual; rule for all rules.")
-def export(*, file: Path, output: Path, form: str, source: str | None) -> None:
-    """Write the labels of ATLAS for other tools, or to import them elsewhere.
+_EXPORT = """Write the labels of ATLAS for other tools, or to import them elsewhere.
 
-    csv and parquet hold one label a neuron, pass and sign with all columns, two-pass one a neuron and pass, autointerp
-    and neuronpedia the one that the neuron shows. Where there are several, the precedence decides.
-    """
+OUTPUT is a file; of openai and delphi a folder with a file a neuron. Where a neuron has more labels than the format has
+room for, the precedence decides, and the others are counted. What is written comes back by "atlas label import", its
+source being the file. Of a neuron's labels the formats have room for
+
+""" + "\n\n".join(one.text for one in FORMS.values())
+
+
+@click.command(help=_EXPORT, epilog="Example: atlas label export data/demo.duckdb labels.json --format two-pass")
+@click.argument("file", type=click.Path(path_type=Path), metavar="ATLAS")
+@click.argument("output", type=click.Path(path_type=Path), metavar="OUTPUT")
+@click.option("--format", "form", type=click.Choice(list(FORMS)), required=True, help="A file in .gz is packed.")
+@click.option("--source", metavar="NAME", help="Only these labels: import:FILE, llm, manual; rule for all rules.")
+@click.option("--force", is_flag=True, help="Replace files of the same name in a folder that is not empty.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+def export(*, file: Path, output: Path, quiet: bool, **what: Any) -> None:
+    """Write the labels of ATLAS in another tool's format."""
     import atlas
     from atlas.export.labels import export_labels
+    from atlas.progress import Lines, Quiet
 
     with atlas.open(find_atlas(file)) as opened:
-        made = export_labels(opened, output, form=form, source=source)
-    click.echo(f"{output}  {made.labels:,} labels of {made.neurons:,} neurons, {output.stat().st_size:,} bytes")
+        made = export_labels(opened, output, progress=Quiet() if quiet else Lines(), **what)
+    files = f" in {made.files:,} files" if made.files > 1 else ""
+    click.echo(f"{output}  {made.labels:,} labels of {made.neurons:,} neurons, {made.bytes:,} bytes{files}")
     if made.left_out:
-        click.echo(f"note: {made.left_out:,} more labels of these neurons have no room in {form}", err=True)
+        room = f"of a neuron's labels {what['form']} has room for {FORMS[what['form']].holds}"
+        click.echo(f"note: {made.left_out:,} labels are left out: {room}", err=True)
 
 
 @click.command(epilog="Example: atlas label stats data/demo.duckdb --source rule")

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from atlas.cli.labelling import _OPTIONS, _layers, _options, _prices, _progress, _sending, _setting
+from atlas.cli.label_options import (
+    REQUESTS,
+    choose_progress,
+    find_prices,
+    options,
+    read_layers,
+    read_sending,
+    read_setting,
+)
 from atlas.cli.options import find_atlas
 
 if TYPE_CHECKING:
@@ -28,9 +36,9 @@ _TESTS = (
 
 
 @click.command(epilog="Example: atlas label score data/demo.duckdb --sample 500 --source rule")
-@_options(_OPTIONS, _TESTS)
+@options(REQUESTS, _TESTS)
 def score(given: dict[str, Any]) -> None:
-    """Test a sample of the labels of ATLAS (500 without --sample) on documents that they were not made from.
+    """Test a sample of the labels of ATLAS (500 without --sample) on texts that they were not made from.
 
     detection and fuzzing ask an LLM which texts fire the neuron, and where. embedding (texts) and output (promoted
     tokens) ask a local model of texts how like they are to the label. 0.5 is chance, 1 perfect; the baseline is the
@@ -43,7 +51,7 @@ def score(given: dict[str, Any]) -> None:
     if given["dry_run"]:
         click.echo(_forecast(given, estimate_scores(file, testing, drawing=drawing)))
         return
-    made = score_labels(file, testing, drawing=drawing, progress=_progress(given))
+    made = score_labels(file, testing, drawing=drawing, progress=choose_progress(given))
     click.echo(json.dumps(asdict(made), indent=2) if given["form"] == "json" else _told(made))
     if made.stopped == "interrupted":
         raise KeyboardInterrupt
@@ -55,20 +63,22 @@ def _testing(given: dict[str, Any]) -> Scoring:
 
     methods = given["methods"] or ("embedding", "output")
     asks = {"detection", "fuzzing"} & set(methods)
-    setting, sending = (_setting(given), _sending(given)) if asks else (None, None)
+    setting, sending = (read_setting(given), read_sending(given)) if asks else (None, None)
     return Scoring(tuple(dict.fromkeys(methods)), setting, sending, given["embedder"] or DEFAULT)
 
 
 def _drawing(given: dict[str, Any]) -> Drawing:
     from atlas.derive.labelling.scoring import Drawing
 
-    return Drawing(given["sample"] or _SAMPLE, given["seed"], given["source"], _layers(given["layers"]), given["texts"])
+    return Drawing(
+        given["sample"] or _SAMPLE, given["seed"], given["source"], read_layers(given["layers"]), given["texts"]
+    )
 
 
 def _forecast(given: dict[str, Any], found: dict[str, tuple[int, int]]) -> str:
     from atlas.derive.labelling.budget import ANSWER_TOKENS
 
-    prices = _prices(given)
+    prices = find_prices(given)
     if given["form"] == "json":
         return json.dumps({name: {"requests": n, "tokens_in": tokens} for name, (n, tokens) in found.items()}, indent=2)
     lines = []
@@ -87,6 +97,7 @@ def _told(made: Scored) -> str:
         )
     if made.stopped:
         lines.append(f"ended early: {made.stopped}; the same command goes on")
+    lines += made.notes
     return "\n".join(lines)
 
 

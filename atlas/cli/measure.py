@@ -25,6 +25,7 @@ _COMMANDS = {
     "activations": ("activations", "Measure the activations in shards: blocks of documents of the corpus."),
     "gradients": ("gradients", "Measure the gradient sums in shards: blocks of calibration documents."),
     "logit-lens": ("logit_lens", "Measure the logit lens in shards: layers."),
+    "read-tokens": ("read_tokens", "Measure the tokens that input rows read in shards: layers."),
     "weights": ("weights", "Measure the weight analysis in shards: tensors and layers."),
     "wiring": ("wiring", "Measure the wiring in shards: layers; reads the complete activations."),
     "relp": ("relp", "Measure the attribution graphs in shards: prompts."),

@@ -58,9 +58,12 @@ def _check(target: Path, force: bool) -> None:
 
 
 def _move(draft: Path, target: Path) -> None:
-    target.mkdir(exist_ok=True)
-    for path in sorted(draft.rglob("*")):
-        if path.is_file():
-            final = target / path.relative_to(draft)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, final)
+    """Rename the draft where there is no target, so that it appears at once; else file by file."""
+    if not os.path.lexists(target):
+        draft.replace(target)
+        return
+    for folder, _, names in os.walk(draft):
+        final = target / Path(folder).relative_to(draft)
+        final.mkdir(parents=True, exist_ok=True)
+        for name in sorted(names):
+            os.replace(Path(folder) / name, final / name)

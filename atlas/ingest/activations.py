@@ -1,4 +1,4 @@
-"""Activation, gradient, logit-lens and weight shards -> vocab, neuron_stats, contexts, exemplars, token_stats, ...
+"""Activation, gradient, logit-lens, read-token and weight shards -> vocab, neuron_stats, contexts, exemplars, ...
 
 Each function fills its tables inside the caller's transaction and returns the number of rows written.
 """
@@ -69,6 +69,11 @@ def ingest_token_statistics(con: duckdb.DuckDBPyConnection, *, activations: Path
 def ingest_logit_lens(con: duckdb.DuckDBPyConnection, *, lens: Path) -> int:
     """Promoted and suppressed tokens -> logit_lens."""
     return _copy(con, lens, "logit_lens", "layer, neuron, polarity DESC, rank")
+
+
+def ingest_read_tokens(con: duckdb.DuckDBPyConnection, *, reads: Path) -> int:
+    """Tokens that input rows read -> read_tokens."""
+    return _copy(con, reads, "read_tokens", "layer, neuron, part, polarity DESC, rank")
 
 
 def ingest_weight_stats(con: duckdb.DuckDBPyConnection, *, weights: Path) -> int:

@@ -91,7 +91,7 @@ class Atlas:
     # -- the questions ------------------------------------------------------------------------------------------
 
     def neuron(self, neuron: object, *, k: int = 10) -> Card:
-        """Everything about one neuron: labels, tokens and texts of both signs, logit lens, edges, wiring, pruning."""
+        """Everything about one neuron: labels, tokens and texts of both signs, what it reads and writes, edges."""
         from atlas.query.neurons import card
 
         return card(self, neuron, k=k)

@@ -19,6 +19,7 @@ def card_text(card: Card) -> str:
         _activity(card.about),
         *(_signed("Fires on", card.top_tokens.rows(), _token, sign) for sign in (1, -1)),
         *(_signed("Texts", card.exemplars.rows(), _text, sign) for sign in (1, -1)),
+        _reads(card.read_tokens.rows()),
         _lens(card.logit_lens.rows()),
         _section(f"Edges in ({card.about['n_edges_in']})", card.edges_in.rows(), lambda r: _edge(r, "<-")),
         _section(f"Edges out ({card.about['n_edges_out']})", card.edges_out.rows(), lambda r: _edge(r, "->")),
@@ -111,12 +112,21 @@ def _text(row: Row) -> str:
     return f"{row['activation']:>8.3g}  {text}"
 
 
+def _reads(rows: list[Row]) -> str:
+    found = [(f"{part} {'+' if sign > 0 else '-'}", [r for r in rows if (r["part"], r["polarity"]) == (part, sign)])
+             for part, sign in (("gate", 1), ("up", 1), ("up", -1))]  # fmt: skip
+    lines = [_tokens(title, listed) for title, listed in found if listed]
+    return "\n".join(["Reads (weights only: pre-activation by a token's embedding alone)", *lines]) if rows else ""
+
+
 def _lens(rows: list[Row]) -> str:
-    lines = [
-        f"  {title:<10} " + "  ".join(f"{visible(r['token'])} {r['value']:+.3g}" for r in rows if r["polarity"] == sign)
-        for sign, title in [(1, "promotes"), (-1, "suppresses")]
-    ]
+    titles = [(1, "promotes"), (-1, "suppresses")]
+    lines = [_tokens(title, [r for r in rows if r["polarity"] == sign]) for sign, title in titles]
     return "\n".join(["Logit lens", *lines]) if rows else ""
+
+
+def _tokens(title: str, rows: list[Row]) -> str:
+    return f"  {title:<10} " + "  ".join(f"{visible(r['token'])} {r['value']:+.3g}" for r in rows)
 
 
 def _edge(row: Row, arrow: str) -> str:

@@ -25,6 +25,7 @@ class Card:
     top_tokens: Answer
     exemplars: Answer
     logit_lens: Answer
+    read_tokens: Answer
     edges_in: Answer
     edges_out: Answer
     wiring: Answer
@@ -60,6 +61,7 @@ def card(atlas: Atlas, neuron: object, *, k: int = 10) -> Card:
         top_tokens=atlas.ask("neuron_top_tokens", rows),
         exemplars=atlas.ask("neuron_exemplars", rows),
         logit_lens=atlas.ask("neuron_logit_lens", rows),
+        read_tokens=atlas.ask("neuron_read_tokens", rows),
         edges_in=atlas.ask("edges_into", rows, headline=EDGE_COLUMNS, warnings=truncated),
         edges_out=atlas.ask("edges_from", rows, headline=EDGE_COLUMNS, warnings=truncated),
         wiring=atlas.ask("neuron_wiring", rows),
@@ -69,4 +71,6 @@ def card(atlas: Atlas, neuron: object, *, k: int = 10) -> Card:
     )
 
 
-_SHOWN = {"exemplars", "labels", "logit_lens", "neuron_stats", "pruning", "token_stats", "vocab", "wiring"}
+_SHOWN = {
+    "exemplars", "labels", "logit_lens", "neuron_stats", "pruning", "read_tokens", "token_stats", "vocab", "wiring",
+}  # fmt: skip

@@ -19,6 +19,8 @@ WHERE NOT isfinite("sum") OR NOT isfinite("max") OR NOT isfinite("min")
 UNION ALL
 SELECT 'logit_lens', layer, neuron FROM logit_lens WHERE NOT isfinite(value)
 UNION ALL
+SELECT 'read_tokens', layer, neuron FROM read_tokens WHERE NOT isfinite(value)
+UNION ALL
 SELECT 'wiring', layer, neuron FROM wiring
 WHERE NOT isfinite(c_up) OR NOT isfinite(c_gate) OR NOT isfinite(lab_strength) OR NOT isfinite(effective_strength)
 UNION ALL

@@ -5,6 +5,8 @@ SELECT 'token_stats', token_id, count(*) FROM token_stats ANTI JOIN vocab USING 
 UNION ALL
 SELECT 'logit_lens', token_id, count(*) FROM logit_lens ANTI JOIN vocab USING (token_id) GROUP BY token_id
 UNION ALL
+SELECT 'read_tokens', token_id, count(*) FROM read_tokens ANTI JOIN vocab USING (token_id) GROUP BY token_id
+UNION ALL
 SELECT 'contexts', token_id, count(*)
 FROM (SELECT unnest(token_ids) AS token_id FROM contexts) ANTI JOIN vocab USING (token_id)
 GROUP BY token_id

@@ -20,6 +20,7 @@ from atlas.cli import main as cli
 from atlas.derive.labelling.client import Endpoint
 from atlas.derive.labelling.request import Setting
 from atlas.derive.labelling.scoring import Drawing, words_of
+from atlas.derive.labelling.split import is_test
 from atlas.errors import InputError, StoreError
 
 DRAWING = Drawing(texts=6)
@@ -100,6 +101,32 @@ def test_bad_input_is_refused(file: Path, tmp_path: Path) -> None:
             score_labels(file, asking(stub, "detection"))
 
 
+def test_the_answer_says_what_is_not_held_out(file: Path) -> None:
+    counted = f"evidence: token statistics, which {TOPICS} of these labels rest on too, include the test documents"
+
+    def notes(**bound: str) -> tuple[str, ...]:
+        con = duckdb.connect(str(file))
+        for column, value in bound.items():
+            con.execute(f"UPDATE labels SET {column} = $1 WHERE pass = 'input'", [value])
+        con.close()
+        with serving(Stub(judge)) as stub:
+            return score_labels(file, asking(stub, "detection"), drawing=DRAWING).notes
+
+    assert notes() == (counted,)
+    assert notes(source="manual") == ()  # who knows what a person has read
+    older = notes(source="rule:token", prompt_version="3")
+    assert older[0] == counted and f"{TOPICS} rule labels were made from texts of all documents" in older[1]
+    con = duckdb.connect(str(file))
+    con.execute("DELETE FROM token_stats")
+    con.close()
+    assert notes(prompt_version="4") == ()
+    con = duckdb.connect(str(file))
+    con.execute("UPDATE contexts SET document = $1", [next(d for d in range(99) if is_test("made", d))])
+    con.close()
+    assert "made from texts of all documents" in notes()[0]
+    assert notes(source="llm") == ()  # no text at all was shown to it
+
+
 def test_the_command_says_the_result(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(Stub(judge)) as stub:
         options = ["--model", "m", "--method", "detection", "--texts", "6", "--quiet", "--base-url", stub.url]
@@ -113,3 +140,4 @@ def test_the_command_says_the_result(file: Path, capsys: pytest.CaptureFixture[s
             assert not stop.value.code, err
             assert told in out
     assert "over 8 of 8 labels, by m" in out and "16 requests sent" in out
+    assert out.endswith("evidence: token statistics, which 8 of these labels rest on too, include the test documents\n")

@@ -473,16 +473,18 @@ def bare(tmp_path: Path, *drop: str) -> Path:
 def test_an_atlas_without_some_evidence_says_which_prompts_lack_what(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = bare(tmp_path, "exemplars", "token_edges")
+    file = bare(tmp_path, "exemplars", "read_tokens", "token_edges")
     with serving() as stub:
         sending = Sending(Endpoint(stub.url, "k"))
         found = label_atlas(file, "input", setting=SETTING, sending=sending, progress=Lines())
     assert found.sent > 0 and found.unasked["without evidence"] > 0
-    assert "prompts without texts that fire it, tokens it reads: bare.duckdb has none" in capsys.readouterr().err
+    said = "prompts without texts that fire it, tokens its weights read, token edges: bare.duckdb has none"
+    assert said in capsys.readouterr().err
 
 
 def test_an_atlas_with_nothing_to_show_is_refused_with_the_next_step(tmp_path: Path) -> None:
-    file = bare(tmp_path, "exemplars", "token_edges", "token_stats", "edges", "edges_in", "edges_top", "wiring")
+    told = ("exemplars", "read_tokens", "token_edges", "token_stats", "edges", "edges_in", "edges_top", "wiring")
+    file = bare(tmp_path, *told)
     with serving() as stub, pytest.raises(StoreError, match=r"holds nothing to make input labels from .*atlas build"):
         run(file, stub, "input")
     assert stub.requests == 0

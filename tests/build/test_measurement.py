@@ -28,7 +28,7 @@ from atlas.store.connection import open_reader
 from atlas.store.content import content_hash
 
 # one block of 256 documents: activations of any count add the same single sum, so contents are equal to the bit
-COUNTS = {"activations": 3, "gradients": 2, "logit_lens": 2, "weights": 3, "relp": 5, "wiring": 4}
+COUNTS = {"activations": 3, "gradients": 2, "logit_lens": 2, "read_tokens": 3, "weights": 3, "relp": 5, "wiring": 4}
 
 
 def hash_of(atlas: Path) -> str:

@@ -200,7 +200,7 @@ def test_dry_run_is_bash_and_writes_nothing(recipe: Path, run) -> None:
     assert shown.code == 0, shown.err
     assert not (recipe.parent / "small.duckdb.build").exists()
     scripts = jobs_of(shown.out)
-    assert len(scripts) == 7
+    assert len(scripts) == 8
     for text in (shown.out, *scripts):
         assert subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True).stderr == ""
     activations, merge = scripts[0], scripts[-1]
@@ -304,6 +304,6 @@ def test_what_sbatch_refuses_is_shown_and_what_was_sent_is_found_again(
     }
     assert rows["activations"]["state"] == "pending" and rows["activations"]["job"] == "1"
     assert rows["wiring"]["after"] == "afterok:1"
-    assert rows["merge"]["after"].split(":")[1:] == [*(str(n) for n in range(2, 7)), "1"]
+    assert rows["merge"]["after"].split(":")[1:] == [*(str(n) for n in range(2, 8)), "1"]
     again = run("submit", recipe, "-p", "cpu", "--array", 1)
     assert again.code == 0 and "nothing to submit" in again.err and "submitted" not in again.out

@@ -11,6 +11,7 @@ from synthetic import small_tables, write_atlas
 
 from atlas.cli.label_imports import _bands
 from atlas.cli.main import main
+from atlas.export.label_forms import FORMS
 
 
 @pytest.fixture
@@ -56,6 +57,26 @@ def test_export_and_import_again(capsys: pytest.CaptureFixture[str], file: Path,
     assert code == 0 and "7 labels of 6 neurons" in out
     code, out, _ = run(capsys, f"import {file} {tmp_path}/l.csv -q")
     assert code == 0 and "import:l.csv (csv): 7 labels from 7 entries" in out
+
+
+@pytest.mark.parametrize("form", ["delphi", "openai"])
+def test_a_folder_of_files_is_written_and_imported_again(
+    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path, form: str
+) -> None:
+    code, out, err = run(capsys, f"export {file} {tmp_path}/out --format {form} -q")
+    assert code == 0 and "out  6 labels of 6 neurons, " in out and out.endswith(" bytes in 6 files\n")
+    assert err == f"note: 1 labels are left out: of a neuron's labels {form} has room for the one that it shows\n"
+    code, _, err = run(capsys, f"export {file} {tmp_path}/out --format {form} -q")
+    assert code == 2 and "out is not empty" in err and "--force" in err
+    assert run(capsys, f"export {file} {tmp_path}/out --format {form} -q --force")[0] == 0
+    code, out, _ = run(capsys, f"import {file} {tmp_path}/out -q")
+    assert code == 0 and f"import:out ({form}): 6 labels from 6 entries" in out
+
+
+def test_the_help_of_export_says_what_each_format_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(run(capsys, "export --help")[1].split())
+    for one in FORMS.values():
+        assert one.text in text and one.text.startswith(f"{one.name}: ")
 
 
 def test_stats_as_text_and_json(capsys: pytest.CaptureFixture[str], file: Path) -> None:

@@ -20,6 +20,7 @@ transformers = pytest.importorskip("transformers")
 import atlas
 from atlas.build.executor import build
 from atlas.build.recipe import read_recipe
+from atlas.derive.labelling.split import IS_TEST
 
 DEMO = Path(__file__).parents[2] / "data" / "demo"
 TRUTH: dict[str, list[str]] = json.loads((DEMO / "truth.json").read_text())["categories"]
@@ -149,14 +150,17 @@ def share_named(a: atlas.Atlas, chosen: dict[tuple[int, int], str]) -> float:
 
 def test_labels_of_selective_neurons_list_their_category(a: atlas.Atlas, measured, selective) -> None:
     # An AUC is high also where a word like "of" fires a neuron more than any category: most of the strongest positions
-    # must stand on the category too. Measured: 0.95 of 90 or so; by AUC alone 0.70 of 300 (a labeller that is told the
-    # categories and takes the strongest reaches 0.75 there).
+    # must stand on the category too. Measured: 0.98 of 86; by AUC alone 0.705 of 298 (a labeller that is told the
+    # categories and takes the strongest reaches 0.75 there). Every other category by name: 0.62 of 196 and 0.86 of 102;
+    # 61 of the former are of verbs_singular, which stand 29 times in these documents: 0.43.
     strict = {key: c for key, c in selective.items() if strongest_share(measured, *key, c) > 0.5}
     assert len(selective) > 250 and len(strict) > 60
     by_auc, by_both = share_named(a, selective), share_named(a, strict)
-    print(f"by AUC {by_auc:.3f} of {len(selective)}; by both {by_both:.3f} of {len(strict)}")
-    assert by_both >= 0.85
-    assert by_auc >= 0.65
+    halves = [{key: c for key, c in selective.items() if sorted(TRUTH).index(c) % 2 == half} for half in (0, 1)]
+    split = ", ".join(f"{share_named(a, half):.3f} of {len(half)}" for half in halves)
+    print(f"by AUC {by_auc:.3f} of {len(selective)} ({split}); by both {by_both:.3f} of {len(strict)}")
+    assert by_both >= 0.9
+    assert by_auc >= 0.7
 
 
 def test_labels_name_tokens_of_the_category(a: atlas.Atlas) -> None:
@@ -170,17 +174,18 @@ def test_labels_name_tokens_of_the_category(a: atlas.Atlas) -> None:
 
 
 def test_clear_labels_name_tokens_that_the_strongest_exemplars_stand_on(a: atlas.Atlas) -> None:
-    rows = a.sql("""
+    """In documents that no label is made from."""
+    rows = a.sql(f"""
         WITH standing AS (
             SELECT e.layer, e.neuron, e.polarity, list(trim(v.token)) AS tokens
             FROM exemplars e JOIN contexts c USING (context_id) JOIN vocab v ON v.token_id = c.token_ids[e.position + 1]
-            WHERE e.stratum = 0 AND e.rank < 10 GROUP BY ALL)
+            WHERE e.stratum = 0 AND {IS_TEST} GROUP BY ALL)
         SELECT l.label, s.tokens FROM labels l JOIN standing s USING (layer, neuron, polarity)
         WHERE l.source IN ('rule:token', 'rule:tokens') AND l.interpretability <> 'low'
     """).fetchall()
     hit = [bool(set(listed(label)) & set(tokens)) for label, tokens in rows]
     assert len(hit) > 300
-    assert np.mean(hit) > 0.85  # a label shows 5 triggers of often more; by token statistics alone it was 0.72
+    assert np.mean(hit) > 0.9  # measured 0.98, and the same on the documents that labels are made from
 
 
 def test_search_finds_aspirin(a: atlas.Atlas) -> None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 from tiny_models import FAMILIES, tokens
 
-from atlas.measure import activations, gradients, logit_lens, wiring
+from atlas.measure import activations, gradients, logit_lens, read_tokens, wiring
 from atlas.models.adapter import Adapter, adapt
 from atlas.models.attribution import Engine, RelpOptions, Targets
 from atlas.models.graph import Graph
@@ -111,7 +111,7 @@ def check_sums(here: pa.Table, there: pa.Table, a: np.ndarray) -> None:
             assert there[name].null_count == len(there)
 
 
-# -- gradients, wiring, logit lens --------------------------------------------------------------------------------
+# -- gradients, wiring, logit lens, read tokens -------------------------------------------------------------------
 
 
 def check_gradients(kind: str, device: torch.device, root: Path) -> None:
@@ -153,6 +153,14 @@ def check_logit_lens(kind: str, device: torch.device, root: Path) -> None:
 
     found = [tables["logit_lens"] for tables in both(pair(kind, device), root, run)]
     check_lists(*found, lists=("layer", "neuron", "polarity"), names=("token_id",), value="value")
+
+
+def check_read_tokens(kind: str, device: torch.device, root: Path) -> None:
+    def run(adapter: Adapter, folder: Path) -> None:
+        read_tokens.measure(adapter, folder, shard=SHARD, top=5)
+
+    found = [tables["read_tokens"] for tables in both(pair(kind, device), root, run)]
+    check_lists(*found, lists=("layer", "neuron", "part", "polarity"), names=("token_id",), value="value")
 
 
 # -- attribution graphs -------------------------------------------------------------------------------------------
@@ -241,5 +249,6 @@ CHECKS: dict[str, Callable[[str, torch.device, Path], None]] = {
     "gradients": check_gradients,
     "wiring": check_wiring,
     "logit lens": check_logit_lens,
+    "read tokens": check_read_tokens,
     "attribution graphs": check_graphs,
 }

@@ -105,7 +105,7 @@ def test_a_killed_task_stops_the_merge_and_a_second_submit_measures_it_alone(slu
     finished = recipe.with_suffix(".duckdb")
 
     first = submitted(slurm, recipe, "--array", SHARDS)
-    assert [row["state"] for row in first.values()] == ["submitted"] * 7
+    assert [row["state"] for row in first.values()] == ["submitted"] * 8
     logs = recipe.with_suffix(".duckdb.build") / "slurm"
     killed = f"{first['activations']['job']}_2"
     kill_task(f"measure activations {recipe} --shard 2/{SHARDS}", logs / f"activations-{killed}.log")
@@ -145,7 +145,7 @@ def test_submitit_sends_what_is_missing_under_names_that_submit_knows(
     site = read_site(python=Path(sys.executable))
     handles = submit_with_submitit(read_recipe(recipe), of=2, resources=resources, site=site)
     jobs = {step: [each.job_id for each in of_step] for step, of_step in handles.items()}
-    counts = {"activations": 1, "logit_lens": 1, "weights": 1, "wiring": 2, "merge": 1}
+    counts = {"activations": 1, "logit_lens": 1, "read_tokens": 1, "weights": 1, "wiring": 2, "merge": 1}
     assert {step: len(ids) for step, ids in jobs.items()} == counts
     again = submitted(slurm, recipe, "--array", 2)
     assert "submitted" not in {row["state"] for row in again.values()}

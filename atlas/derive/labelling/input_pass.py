@@ -1,4 +1,4 @@
-"""A layer -> questions about what makes its neurons fire: texts of both signs, tokens, edges in, an existing label.
+"""A layer -> questions about what makes its neurons fire: texts, tokens, read tokens, edges in, an existing label.
 
 Layers are asked from the first to the last, so that the neurons that feed a neuron have input labels already. Texts are
 those of the half of the documents that labels are made from (atlas.derive.labelling.split).
@@ -21,6 +21,7 @@ from atlas.derive.labelling.evidence import (
     edges_or_wiring,
     has,
     neurons_of,
+    number,
     question,
     token_lines,
 )
@@ -29,10 +30,15 @@ from atlas.query.atlas import Atlas
 
 NAME, FORM, TABLE, UNIT = "input", INPUT, "labels", "neurons"
 EVIDENCE = {
-    "exemplars": "texts that fire it", "token_stats": "tokens that fire it", "token_edges": "tokens it reads",
-    "edges": "edges", "wiring": "wiring",
+    "exemplars": "texts that fire it", "token_stats": "tokens that fire it", "read_tokens": "tokens its weights read",
+    "token_edges": "token edges", "edges": "edges", "wiring": "wiring",
 }  # fmt: skip
 _SIGNS = {1: "positive", -1: "negative"}
+_READS = {
+    ("gate", 1): "Read tokens that open its gate:",
+    ("up", 1): "Read tokens that push it towards positive activation:",
+    ("up", -1): "Read tokens that push it towards negative activation:",
+}
 _EDGES = {
     "edges": "Its strongest edges from earlier neurons (mean flow, negative = it is held back) and what fires these:",
     "wiring": "Its strongest connections by weight from earlier neurons (negative = inhibiting) and what fires these:",
@@ -56,7 +62,8 @@ def questions(asking: Asking, layer: int, wanted: Collection[int] | None) -> Ite
     streams = Streams({
         "texts": asked("layer_exemplars", {**at, "of_half": "labels", "max_rows": 8, "max_weaker": 1}),
         "tokens": asked("layer_top_tokens", at),
-        "reads": asked("layer_token_edges", {**at, "of_kind": "embedding"}),
+        "reads": asked("layer_read_tokens", at),
+        "embeddings": asked("layer_token_edges", {**at, "of_kind": "embedding"}),
         "edges": edges,
     })  # fmt: skip
     vocab = _vocab(asking.atlas)
@@ -79,8 +86,12 @@ def _own(row: Row, found: dict[str, list[Row]], vocab: dict[int, str]) -> list[s
         tokens = [r for r in found["tokens"] if r["polarity"] == sign]
         if tokens:
             lines += [f"Tokens on which it is most {_SIGNS[sign]} (share of the token's occurrences):", _shares(tokens)]
-    if found["reads"]:
-        lines += ["Tokens whose embeddings drive it most directly (mean flow):", token_lines(found["reads"])]
+    for read in found["reads"]:
+        pairs = zip(read["tokens"], read["token_values"], strict=True)
+        told = ", ".join(f"{quoted(token)} {number(value)}" for token, value in pairs)
+        lines += [_READS[read["part"], read["polarity"]], told]
+    if found["embeddings"]:
+        lines += ["Tokens whose embeddings drove it most directly (mean flow):", token_lines(found["embeddings"])]
     if row["autointerp"]:
         lines += ["Another tool called it:", f'"{safe(row["autointerp"], most=300)}"']
     return lines
@@ -96,8 +107,8 @@ def _texts(rows: list[Row], neuron: Row, sign: int, vocab: dict[int, str]) -> li
     lines = [f"Texts with {_SIGNS[sign]} activation (10 = {extreme:.3g}, the strongest {of}):"]
     strongest = [row for row in rows if row["stratum"] == 0]
     weaker = sorted((row for row in rows if row["stratum"] > 0), key=lambda row: -row["stratum"])
-    for number, row in enumerate(strongest, start=1):
-        lines.append(f"{number}. {_shown(row, extreme, vocab)}")
+    for place, row in enumerate(strongest, start=1):
+        lines.append(f"{place}. {_shown(row, extreme, vocab)}")
     if weaker:
         lines.append("weaker:")
     return lines + [f"- {_shown(row, extreme, vocab)}" for row in weaker]

@@ -3,6 +3,8 @@
 The rules are SQL (sql/ingest/rule_*.sql), run layer by layer so that memory is bounded by one layer; each label's
 description carries its evidence. The idea that makes a label a category: tokens that the same neurons list are alike,
 so the tokens of a neuron fall into families, and the label names the strongest family. No category is known beforehand.
+Texts are those of the half of the documents that labels are made from (atlas.derive.labelling.split); token statistics
+count all documents, as they are not kept by document.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from atlas.store.sqlfiles import sql_text
 from atlas.store.write import append_from_query
 
 RULE_FILES = (
-    "rule_words", "rule_triggers", "rule_sums", "rule_lists", "rule_promoted", "rule_pairs", "rule_families",
-    "rule_names", "rule_input", "rule_output", "rule_edges",
+    "rule_words", "rule_texts", "rule_triggers", "rule_sums", "rule_lists", "rule_promoted", "rule_pairs",
+    "rule_families", "rule_names", "rule_input", "rule_output", "rule_edges",
 )  # fmt: skip
 # Neurons that say which tokens are alike: 100,000 lists of 20 to 30 tokens are 30 million pairs, seconds; all 1.64
 # million neurons would be two billion.
@@ -40,9 +42,10 @@ def label_by_rules(con: duckdb.DuckDBPyConnection, *, layers: int, d_mlp: int, p
     con.execute("DELETE FROM labels WHERE source LIKE 'rule:%'")
     run = _Run(con, layers, d_mlp, progress or Quiet())
     _make(con, "rule_words", "rule_words")
+    _make(con, "rule_texts", "rule_texts")
     _find_alike(run)
     rows = _label_inputs(run) + _label_outputs(run) + _label_edges(run)
-    for table in ("words", "triggers", "sums", "promoted", "lists", "pairs", "families", "names"):
+    for table in ("words", "texts", "triggers", "sums", "promoted", "lists", "pairs", "families", "names"):
         con.execute(f"DROP TABLE IF EXISTS temp.rule_{table}")
     return rows
 

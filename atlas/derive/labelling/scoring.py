@@ -1,6 +1,7 @@
 """Labels of an atlas -> tests of them: texts of the documents kept for scores, and rows of label_scores.
 
-Labels are made from one half of the documents (see split) and tested on the other. A test is balanced: as many texts
+Texts that labels are made from are of one half of the documents (see split), those that test them of the other; token
+statistics count both (`overlap` says which labels rest on them). A test is balanced: as many texts
 (or promoted tokens) of the neuron as of others of its layer, so 0.5 is chance and 1 is perfect. The baseline is the
 same test with labels of other neurons of the layer: what a label scores that says something plausible of the wrong one.
 """
@@ -138,6 +139,18 @@ def read_token_trials(con: duckdb.DuckDBPyConnection, drawn: Sequence[Drawn], dr
         n = min(len(own), len(others), drawing.texts)
         if n >= FEWEST:
             yield TokenTrial(by_id[number], tuple(own[:n]), tuple(others[:n]))
+
+
+def overlap(con: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
+    """What the drawn labels may know of the documents that texts are taken from, in sentences."""
+    (counted, seen), *_ = con.execute(sql_text("ingest", "score_overlap")).fetchall()
+    told = {
+        f"evidence: token statistics, which {counted:,} of these labels rest on too, include the test documents":
+            counted,
+        f"evidence: {seen:,} rule labels were made from texts of all documents, those of the test included; "
+        '"atlas label rules" makes them anew from the other half, where it holds a document': seen,
+    }  # fmt: skip
+    return tuple(sentence for sentence, labels in told.items() if labels)
 
 
 def words_of(label: str) -> frozenset[str]:

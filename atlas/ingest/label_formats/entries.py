@@ -11,11 +11,14 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from atlas.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CUT = "cut off by the end of the file"
 NOT_JSON = "not JSON"
@@ -116,10 +119,14 @@ def _second_reading(number: int, raw: bytes) -> Entry:
         text = raw.decode()
     except UnicodeDecodeError:
         return Entry(number, None, raw, NOT_TEXT)
-    known = "NaN" in text or "Infinity" in text  # json.dumps writes them, the standard does not know them
-    if known and "\\ud" not in text.lower():  # halves of surrogate pairs, which orjson refuses
+    unusual = "NaN" in text or "Infinity" in text or "\\ud" in text.lower()  # what json reads and orjson refuses
+    if unusual:
         try:
-            return Entry(number, json.loads(text), raw)
+            value = json.loads(text)
+            json.dumps(value, ensure_ascii=False).encode()
+            return Entry(number, value, raw)
+        except UnicodeEncodeError:  # half of a surrogate pair
+            return Entry(number, None, raw, NOT_TEXT)
         except (ValueError, RecursionError):
             pass
     return Entry(number, None, raw, NOT_JSON)
@@ -142,6 +149,7 @@ def document(path: Path, said: Callable[[int], None]) -> Iterator[Entry]:
 
 def csv_rows(path: Path, said: Callable[[int], None]) -> Iterator[Entry]:
     """Rows of a CSV file with a header (separated by comma, tab or semicolon) as dicts; empty cells are left out."""
+    csv.field_size_limit(LONGEST)  # 128 KiB unless told
     lines = _text_lines(path, said)
     header = next(lines, "")
     separator = max(",\t;", key=header.count)
@@ -192,10 +200,26 @@ def parquet_rows(path: Path, said: Callable[[int], None]) -> Iterator[Entry]:
             number, size = 0, path.stat().st_size / max(file.metadata.num_rows, 1)
             for batch in file.iter_batches(batch_size=_ROWS):
                 said(int(size * batch.num_rows))
-                for row in batch.to_pylist():
+                for row in _dicts(batch):
                     number += 1
                     kept = {key: cell for key, cell in row.items() if cell is not None}
                     yield Entry(number, kept, str(kept)[:1000].encode(errors="replace"))
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path.name} is no sound Parquet file: {reason}; copy or make the file again") from error
+
+
+def _dicts(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Rows of a batch; bytes that are no text stand there as in CSV files, and spoil their own cell only."""
+    import pyarrow as pa
+
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+        return rows
+    except UnicodeDecodeError:
+        columns = [column.cast(pa.binary()) if pa.types.is_string(column.type) else column for column in batch.columns]
+        rows = pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()
+    return [
+        {name: cell.decode(errors="surrogateescape") if isinstance(cell, bytes) else cell for name, cell in row.items()}
+        for row in rows
+    ]

@@ -41,6 +41,11 @@ class Format:
     records: Callable[[Any, Path], Records]
 
 
+def is_failed(text: str) -> bool:
+    """Whether it is what Delphi writes in place of an explanation."""
+    return text.strip().lower().startswith(_FAILED)
+
+
 def _plain(value: Any, file: Path) -> Records:
     if not isinstance(value, dict):
         raise Fault("not a JSON object")
@@ -153,7 +158,7 @@ def _delphi(value: Any, file: Path) -> Records:
     if name is None or layer is None:
         raise Fault("without a neuron id in the name of the file")
     text = value.get("explanation") if isinstance(value, dict) else value
-    if isinstance(text, str) and text.lower().startswith(_FAILED):
+    if isinstance(text, str) and is_failed(text):
         raise Fault("of an explanation that failed")
     return [{"layer": layer[0], "neuron": name["neuron"], "label": text}]
 

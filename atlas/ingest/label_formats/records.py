@@ -79,14 +79,15 @@ def rows_of(record: Mapping[str, Any], sizes: Sizes) -> list[Row]:
     made: Any = [_text(record.get(key)) for key in ("model", "prompt_version", "prompt_hash", "run")]
     made += [_number(record.get("score")), _text(record.get("created"))]
     sign = _sign(record.get("polarity"))
-    rows = []
+    rows, short = [], _text(record.get("short_label"))
     if label:
-        short, why = _text(record.get("short_label")), description or _text(record.get("output_function"))
+        why = description or _text(record.get("output_function"))
         rows.append(Row(layer, neuron, which, sign, label, short, why, *_kind(record, ""), *made))
     for one in passes:
         if one.label and not (label and one.which == which):
+            its = short if one.which == "output" and not label else None
             told = (one.type, one.interpretability, one.confidence)
-            rows.append(Row(layer, neuron, one.which, sign, one.label, None, one.description, *told, *made))
+            rows.append(Row(layer, neuron, one.which, sign, one.label, its, one.description, *told, *made))
     if not rows:
         raise Fault("without a label text")
     if any(len(row.label) > LONGEST_LABEL for row in rows):

@@ -11,6 +11,7 @@ import pytest
 from synthetic import Row, edge_sums, write_atlas
 
 from atlas.derive.labelling.rules import is_measured, label_by_rules
+from atlas.derive.labelling.split import is_test
 from atlas.store.connection import open_writer
 
 LAYERS, D_MLP = 2, 8
@@ -34,6 +35,8 @@ COUNT = [0, 10, 10, 10, 10, 10, 10, 10, 10, 10, 400, 400, 10, 10]
 ID = {word.strip(" "): i for i, word in enumerate(WORDS)}
 TEXTS = 40  # of 30 tokens: <s>, then words in turn
 PEAK = 4.0
+LABELLING = [d for d in range(200) if not is_test("made", d)]  # documents that labels are made from
+KEPT = [d for d in range(200) if is_test("made", d)]
 
 
 def text(number: int) -> list[int]:
@@ -114,7 +117,8 @@ def tables() -> dict[str, list[Row]]:
     return {
         "vocab": [{"token_id": i, "token": w, "count": n} for i, (w, n) in enumerate(zip(WORDS, COUNT, strict=True))],
         "contexts": [
-            {"context_id": c, "corpus": "made", "document": c, "offset": 0, "token_ids": text(c)} for c in range(TEXTS)
+            {"context_id": c, "corpus": "made", "document": LABELLING[c], "offset": 0, "token_ids": text(c)}
+            for c in range(TEXTS)
         ],
         "exemplars": shown,
         "token_stats": firing,
@@ -177,7 +181,7 @@ def test_the_description_holds_the_evidence(con: duckdb.DuckDBPyConnection) -> N
     # of 8 + 7 + 6 + 5 + 9 parts the animals have 26; two of the ten exemplars stand on "ran"
     on_ran = sum(text(c)[p] == ID["ran"] for c, p in on(["dogs", "cats", "cows", "pigs", "ran"]))
     assert f"4 of 5 trigger tokens, alike by what else fires on them, explain {100 * 26 / 35:.0f}%" in told
-    assert f"{100 - 10 * on_ran}% of the ten strongest exemplars" in told
+    assert f"{100 - 10 * on_ran}% of 10 strongest exemplars" in told
     assert "dogs (80% of peak)" in told and "others: ran (90% of peak)" in told
     assert "13 at the first position, 3.2 times the peak" in rows[0, 6, "rule:bos", 1]["description"]
 
@@ -196,6 +200,28 @@ def test_edges_name_their_three_strongest_targets(con: duckdb.DuckDBPyConnection
     assert row["label"] == "feeds L1/N0 (red, blue, green), against L1/N1 (red, blue, green), L1/N2 (red, blue, green)"
     assert f"{100 * 5.5 / 5.75:.0f}% of all that leave it" in row["description"]
     assert row["pass"] == "output"
+
+
+def test_texts_kept_for_scores_have_no_part_in_a_label(con: duckdb.DuckDBPyConnection) -> None:
+    """Every neuron gets 20 stronger exemplars, all at the start of a text, in documents kept for scores."""
+    for c in range(20):
+        con.execute("INSERT INTO contexts VALUES ($1, 'made', $2, 0, $3)", [100 + c, KEPT[c], text(c)])
+    before = labelled(con)
+    con.execute("UPDATE exemplars SET rank = rank + 20")
+    for layer, neuron, sign in {(key[0], key[1], key[3] or 1) for key in before}:
+        for rank in range(20):
+            place = (layer, neuron, sign, 0, rank, sign * 99.0, 100 + rank, 1, 0, [99.0, 99.0])
+            con.execute("INSERT INTO exemplars VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", place)
+    assert labelled(con) == before
+    con.execute("DELETE FROM exemplars WHERE rank >= 20")  # those that labels are made from
+    found = inputs(labelled(con))
+    assert found[0, 5, 1][0] == found[0, 7, 1][0] == "rule:dense"  # were a sequence and a position
+
+
+def test_a_corpus_of_one_document_that_is_kept_for_scores_is_used(con: duckdb.DuckDBPyConnection) -> None:
+    before = inputs(labelled(con))
+    con.execute("UPDATE contexts SET document = $1", [KEPT[0]])
+    assert inputs(labelled(con)) == before
 
 
 def test_labels_of_others_stay_and_a_second_run_changes_nothing(con: duckdb.DuckDBPyConnection) -> None:
