@@ -202,7 +202,7 @@ def _write(plan: Plan, folder: Path, part: Path, *, facts: dict[str, Any], progr
     stay = [kept(gone, d_mlp).tolist() for gone in plan.removal.removed]
     named = {name: facts[name] for name in ("model", "revision")} | {"pruned_revision": pruned}
     old = stay if plan.width is not None else [list(range(d_mlp))] * len(stay)
-    _write_json(part / KEPT, named | {"d_mlp": d_mlp, "pruned_d_mlp": plan.width or d_mlp, "kept": old})
+    _write_json(part / KEPT, named | {"d_mlp": d_mlp, "pruned_d_mlp": plan.width or d_mlp, "kept": old}, indent=None)
     return {
         "pruned_revision": pruned,
         "form": "smaller" if plan.width is not None else "masked",
@@ -228,8 +228,8 @@ def _license(folder: Path) -> str | None:
     return next((line for line in lines if line.startswith("license:")), None)
 
 
-def _write_json(path: Path, found: dict[str, Any]) -> None:
-    path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def _write_json(path: Path, found: dict[str, Any], indent: int | None = 2) -> None:
+    path.write_text(json.dumps(found, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 # -- the loss ----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
--- The members of a batch, each ablated alone, least harmful first; each of m members is judged by the batch's budget / m.
--- of_set: set_id of the batch (macro batch_sets); NULL for the largest of the newest run. max_rows: limit; NULL for all.
+-- The members of a batch, each ablated alone, least harmful first; each of m is judged by the batch's budget / m.
+-- of_set: set_id of the batch (see batch_sets); NULL for the largest of the newest run. max_rows: limit; NULL for all.
 -- Try: FROM batch_impacts()
 CREATE OR REPLACE MACRO batch_impacts(of_set := NULL, max_rows := NULL) AS TABLE
 WITH batch AS (

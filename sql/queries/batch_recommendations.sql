@@ -1,4 +1,4 @@
--- What is recommended on a batch: how many members are safe or risky alone, how many may go together, which are harmful.
+-- What is recommended on a batch: how many members are safe or risky alone, how many may go, which are harmful.
 -- of_set: set_id of the batch (macro batch_sets); NULL for the largest of the newest run. suggested_batch_size: the
 -- longest prefix of the members, least harmful first, that was measured and is safe; 0 where none is, NULL without
 -- verdicts, as the counts. high_impact_neurons: members with impact_score above 0.3.

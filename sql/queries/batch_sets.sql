@@ -1,5 +1,5 @@
 -- Sets of several neurons that were ablated jointly, batches and their prefixes: newest run first, largest first.
--- of_eval: eval_id; NULL for all. max_rows: limit; NULL for all. joint_over_sum: kl against the sum of the members' own.
+-- of_eval: eval_id; NULL for all. max_rows: limit; NULL for all. joint_over_sum: kl against the members' sum.
 -- Try: FROM batch_sets()
 CREATE OR REPLACE MACRO batch_sets(of_eval := NULL, max_rows := 50) AS TABLE
 SELECT

@@ -1,4 +1,4 @@
--- The layers whose neurons' importance is known, by evaluation: how many neurons, how many of them critical or measured.
+-- The layers whose neurons' importance is known, by evaluation: how many neurons, how many critical or measured.
 -- of_eval: eval_id; NULL for all. max_rows: limit; NULL for all. critical_neurons is NULL where no interval exists.
 -- Try: FROM importance_layers()
 CREATE OR REPLACE MACRO importance_layers(of_eval := NULL, max_rows := NULL) AS TABLE

@@ -56,8 +56,8 @@ def by_jacobians(adapter: Adapter, layer: int, means: NDArray[np.float64]) -> ND
 def test_probes_average_to_the_second_order_term(make: Callable[..., Adapter]) -> None:
     adapter = make(layers=2, d_mlp=6)
     means = np.linspace(-0.1, 0.1, 6)
-    found = sensitivity(adapter, held(), layer=0, means=means, probes=200)
-    assert found.kl == pytest.approx(by_jacobians(adapter, 0, means), rel=0.35)
+    found = sensitivity(adapter, held(), layer=0, means=means, probes=300)
+    assert found.kl == pytest.approx(by_jacobians(adapter, 0, means), rel=0.3)
     assert found.tokens.tolist() == [6, 5]
 
 
