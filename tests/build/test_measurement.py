@@ -250,7 +250,7 @@ def test_status(copy: Path, tmp_path: Path, run) -> None:
 def test_status_of_nothing(tmp_path: Path, run) -> None:
     nothing = run("measure", "status", write_recipe(tmp_path), "--format", "json")
     rows = json.loads(nothing.out)["steps"]
-    assert nothing.code == 1 and [row["done"] for row in rows] == [[]] * 7
+    assert nothing.code == 1 and [row["done"] for row in rows] == [[]] * 8
     assert {row["step"]: row["missing"] for row in rows}["activations"] == [0, 1]
     (tmp_path / "empty").mkdir()
     empty = run("measure", "status", tmp_path / "empty")
