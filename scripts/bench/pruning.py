@@ -109,31 +109,33 @@ def main() -> None:
     parser.add_argument("--only", choices=list(MODELS))
     parser.add_argument("--keep", type=Path, help="folder of measured damages, for a run that goes on")
     parser.add_argument("--times", action="store_true", help="also the times of the other benches")
+    parser.add_argument("--swap", action="store_true", help="true KL on the fresh text, verdicts tried on the held-out")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     size = Size(2_000, 24, 24) if given.quick else Size(given.tokens, given.every, given.sets)
     told: dict[str, Any] = {}
     for name, source in MODELS.items():
         if given.only in (None, name) and source.folder.is_dir():
-            for key, value in one_model(name, source, size, given.keep).items():
+            for key, value in one_model(name, source, size, given.keep, swap=given.swap).items():
                 told.setdefault(key, {})[name] = value
     told |= times() if given.times else {}
     print(json.dumps({**told, "tokens": size.tokens, "every": size.every, "baseline": "true single-neuron KL"}))
 
 
-def one_model(name: str, source: Source, size: Size, keep: Path | None) -> dict[str, Any]:
-    """Every figure of one model."""
+def one_model(name: str, source: Source, size: Size, keep: Path | None, *, swap: bool = False) -> dict[str, Any]:
+    """Every figure of one model; `swap`: the truth is that of the fresh text, on which fisher was not chosen."""
     adapter = load_model(source.folder, device="cpu")
     corpus = read_corpus(source.corpus)
     parts = parted(corpus, source.calibration)
     scores, means = scores_of(adapter, source, replace(corpus, documents=parts["calibration"]))
-    texts = [first_contexts(adapter, parts[part], source.context, size.tokens) for part in ("heldout", "fresh")]
+    order = ("fresh", "heldout") if swap else ("heldout", "fresh")
+    texts = [first_contexts(adapter, parts[part], source.context, size.tokens) for part in order]
     with (
         Ablator(adapter, texts[0], Ablation("mean", means)) as held,
         Ablator(adapter, texts[1], Ablation("mean", means)) as fresh,
     ):
         neurons = list(range(0, adapter.spec.neurons, size.every))
-        folder = keep and keep / f"{name}-{size.tokens}-{size.every}"
+        folder = keep and keep / f"{name}-{size.tokens}-{size.every}{'-swapped' * swap}"
         truth = kept(held, [[one] for one in neurons], folder)
         judged = Judged(adapter, scores, held, fresh, neurons, truth, size, folder and folder / f"sets-{size.sets}")
         found = {"spearman": agreement(judged), "reliability": reliability(judged), "damage": damage(judged)}
