@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas.measure.batch_size import NEIGHBOURS, longest_safe
@@ -21,6 +21,7 @@ class Prefixes:
         return [self.verdicts[size - 1] for size in sizes]
 
 
+@settings(deadline=None)
 @given(safe=st.integers(0, 300), more=st.integers(0, 300))
 def test_growing_damage_is_found_exactly(safe: int, more: int) -> None:
     table = Prefixes([True] * safe + [False] * more)
@@ -30,6 +31,7 @@ def test_growing_damage_is_found_exactly(safe: int, more: int) -> None:
     assert table.asked <= (safe + more).bit_length() + 2 * NEIGHBOURS + 4
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=60))
 def test_any_table_gives_a_safe_prefix_whose_neighbours_were_measured(verdicts: list[bool]) -> None:
     found = longest_safe(Prefixes(verdicts), len(verdicts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
@@ -70,6 +70,7 @@ def test_correlations_are_those_of_the_random_neurons() -> None:
     assert (fitted.measured, fitted.random) == (37, 25)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 40))
 def test_a_sample_holds_both_ends_and_random_neurons_between(n: int, ends: int, middle: int) -> None:
     estimate = rng(n).random(n)
