@@ -38,7 +38,7 @@ def commands(command: click.Command, prefix: str = "") -> dict[str, click.Comman
     if not isinstance(command, click.Group):
         return {prefix: command}
     context = click.Context(command)
-    found: dict[str, click.Command] = {}
+    found: dict[str, click.Command] = {prefix: command} if prefix and command.invoke_without_command else {}
     for name in command.list_commands(context):
         inner = command.get_command(context, name)
         if inner is not None:
