@@ -103,7 +103,8 @@ def test_every_form_of_an_id_means_what_the_parser_says(con, tmp_path: Path) -> 
 
 def test_lines_that_cannot_be_used_are_counted_by_reason(con, tmp_path: Path) -> None:
     bad = {
-        "not JSON": ['{"feature_id": 3, "label": "cut', "plain text", {"feature_id": 5, "label": "\ud800"}],
+        "not JSON": ['{"feature_id": 3, "label": "cut', "plain text"],
+        "not UTF-8 text": [{"feature_id": 5, "label": "\ud800"}],
         "not a JSON object": ["[1, 2]", '"text"', "null"],
         "without a neuron id": [{"label": "x"}, {"neuron": 3, "label": "x"}],
         "with an unreadable neuron id": [{"neuron_id": "MLP three", "label": "x"}, {"feature_id": -4, "label": "x"}],
