@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas.build.revision import revise
+from atlas.build.same_model import require_same_model
 from atlas.errors import InputError, StoreError
 from atlas.ingest.calibration import fresh_documents
 from atlas.ingest.impacts import store_impacts, stored_impacts
@@ -124,16 +125,7 @@ def model_of(atlas: Atlas, model: Adapter | str | Path | None) -> Adapter:
 
 def require_model(atlas: Atlas, adapter: Adapter) -> None:
     """Raise InputError unless the atlas is of this very model."""
-    spec, known = adapter.spec, atlas.metadata.get("revision")
-    if known and known != spec.revision:
-        raise InputError(
-            f"{atlas.name} is of model revision {known}, {spec.name} is {spec.revision}; give the model of this atlas"
-        )
-    if (atlas.layers, atlas.d_mlp) != (spec.layers, spec.d_mlp):
-        raise InputError(
-            f"{atlas.name} has {atlas.layers} layers of {atlas.d_mlp} neurons, {spec.name} {spec.layers} of "
-            f"{spec.d_mlp}; give the model of this atlas"
-        )
+    require_same_model(atlas, adapter.spec, then="give the model of this atlas")
 
 
 def read_held_out(atlas: Atlas, adapter: Adapter, text: HeldOutText) -> tuple[HeldOut, tuple[str, ...]]:

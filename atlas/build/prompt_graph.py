@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from atlas.build.same_model import require_same_model
 from atlas.errors import InputError, ModelError
 from atlas.export.graph_form import Names
 from atlas.export.graph_json import export_graph_json, labels_of
@@ -78,7 +79,7 @@ def prompt_graph(
     from atlas.measure.prompts import prompt_tokens
 
     if atlas is not None:
-        _check_model(atlas, adapter)
+        require_same_model(atlas, adapter.spec, then="give the atlas of this model")
     ids, options = list(prompt_tokens(adapter, question.prompt)), _options(adapter, question)
     with TemporaryDirectory(prefix="atlas-graph-") as folder:
         root = Path(folder)
@@ -87,19 +88,6 @@ def prompt_graph(
         files = [] if output is None else export_graph_json(root, output, names=names).files
     written = [(output / name, size) for name, size in files] if output is not None else []
     return PromptGraph(rows.row, names.tokens, _nodes(rows, names), written)
-
-
-def _check_model(atlas: Atlas, adapter: Adapter) -> None:
-    spec, known = adapter.spec, atlas.metadata.get("revision")
-    if known and known != spec.revision:
-        raise InputError(
-            f"{atlas.name} is of model revision {known}, {spec.name} is {spec.revision}; give the atlas of this model"
-        )
-    if (atlas.layers, atlas.d_mlp) != (spec.layers, spec.d_mlp):
-        raise InputError(
-            f"{atlas.name} has {atlas.layers} layers of {atlas.d_mlp} neurons, {spec.name} {spec.layers} of "
-            f"{spec.d_mlp}; give the atlas of this model"
-        )
 
 
 def _options(adapter: Adapter, question: Question) -> RelpOptions:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from atlas.cli.held_out import text_options
 from atlas.cli.options import find_atlas
 from atlas.cli.prune import ranking_options
 
@@ -31,14 +32,7 @@ _DTYPES = ("float64", "float32", "bfloat16", "float16")
 @click.option("--equalise", is_flag=True, help="As many of each layer as the layer with the fewest.")
 @ranking_options
 @click.option("--no-compensation", is_flag=True, help="Put nothing in place of what they give on average.")
-@click.option("--text", "texts", multiple=True, help="A text to measure the loss on; repeat for several.")
-@click.option("--corpus", type=click.Path(path_type=Path), metavar="FILE", help="Documents to measure it on.")
-@click.option("--documents", type=int, metavar="N", help="So many of the corpus.")
-@click.option("--skip-documents", type=int, default=0, metavar="N", help="Leave out the first N of the corpus.")
-@click.option("--skip-calibration", is_flag=True, help="Leave out documents that the scores were made on.")
-@click.option("--fresh", is_flag=True, help="The text is no calibration text, though the atlas cannot tell.")
-@click.option("--context-length", type=int, metavar="N", help="In tokens.  [the model's, at most 512]")
-@click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="So many predicted tokens.")
+@text_options
 @click.option("--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True, help="To measure in.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--force", is_flag=True, help="Replace the model folder OUT.")

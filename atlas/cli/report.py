@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,9 +27,14 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Write into a folder that holds other things.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def report(
-    neurons: tuple[str, ...], file: Path | None, output: Path, *,
-    top: int | None, modules: tuple[str, ...], rows: int, similar: int, force: bool, quiet: bool,
-) -> None:  # fmt: skip
+    neurons: tuple[str, ...],
+    file: Path | None,
+    output: Path,
+    *,
+    top: int | None,
+    modules: tuple[str, ...],
+    **given: Any,
+) -> None:
     """Write a page for each neuron: labels, texts, tokens, edges, module, wiring, pruning, on one page offline.
 
     NEURONS are ids, cluster:PATH, layer:A-B or label:TEXT; "-" reads them from stdin. html/ holds the pages, json/ the
@@ -41,8 +46,8 @@ def report(
 
     with atlas.open(find_atlas(file)) as opened:
         chosen = _chosen(opened, neurons, top, modules)
-        plan = ReportPlan(chosen, modules, rows, similar, force)
-        done = write_reports(opened, output, plan, progress=Quiet() if quiet else Lines())
+        shown = Quiet() if given.pop("quiet") else Lines()
+        done = write_reports(opened, output, ReportPlan(chosen, modules, **given), progress=shown)
     told = f"{done.pages:,} pages, {done.written:,} written, {done.unchanged:,} unchanged, {done.size / 1e6:.1f} MB"
     click.echo(f"{done.index}  {told}")
 
