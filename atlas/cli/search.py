@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -116,28 +117,45 @@ def _show(found: Answer, view: View, asked: _Question) -> None:
     from atlas.cli.render import notes, text_table
 
     on_terminal = view.format == "table" and view.output is None and sys.stdout.isatty()
-    pattern = _matched(asked) if on_terminal else None
-    if pattern is None:
+    mark = _marker(asked) if on_terminal else None
+    if mark is None:
         view.show(found)
         return
     head, *lines = text_table(found.rows(), [c for c in found.headline if c in found.columns]).splitlines()
     click.secho(head, bold=True)
     for line in lines:
-        click.echo(pattern.sub(lambda match: click.style(match[0], bold=True, fg="yellow"), line))
+        click.echo(mark(line))
     notes(found)
 
 
-def _matched(asked: _Question) -> re.Pattern[str] | None:
-    """What to mark in the texts of an answer: words by their beginnings, since inflections match too."""
+def _marker(asked: _Question) -> Callable[[str], str] | None:
+    """What makes the matches in a line stand out; None where words are not what was matched."""
     if asked.like or asked.parts or asked.mode in ("semantic", "hybrid"):
         return None
     if asked.mode in ("words", "fuzzy"):
-        starts = [word if len(word) < 6 else word[:-3] for word in _WORD.findall(asked.query)]
-        return re.compile(rf"\b(?:{'|'.join(map(re.escape, starts))})\w*", re.IGNORECASE) if starts else None
+        is_hit = _word_test(asked)
+        return lambda line: _WORD.sub(lambda match: _bright(match) if is_hit(match[0].lower()) else match[0], line)
     try:
-        return re.compile(re.escape(asked.query) if asked.mode == "substring" else asked.query, re.IGNORECASE)
+        pattern = re.compile(re.escape(asked.query) if asked.mode == "substring" else asked.query, re.IGNORECASE)
     except re.error:  # RE2 has what Python has not
         return None
+    return lambda line: pattern.sub(lambda match: _bright(match) if match[0] else "", line)
+
+
+def _word_test(asked: _Question) -> Callable[[str], bool]:
+    """Whether a word of an answer is one of the query's: its inflections, dr*, and in mode fuzzy what begins alike."""
+    from snowballstemmer import stemmer
+
+    stem, words = stemmer("english").stemWord, _WORD.findall(asked.query.lower())
+    stems = {stem(word) for word in words}
+    starts = tuple(re.findall(r"([^\W_]+)\*", asked.query.lower()))
+    if asked.mode == "fuzzy":
+        starts += tuple(word if len(word) < 6 else word[:-3] for word in words)
+    return lambda word: stem(word) in stems or word.startswith(starts)
+
+
+def _bright(match: re.Match[str]) -> str:
+    return click.style(match[0], bold=True, fg="yellow")
 
 
 def _nothing(a: Atlas, asked: _Question) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,25 @@ def test_stats_as_text_and_json(capsys: pytest.CaptureFixture[str], file: Path) 
     code, out, _ = run(capsys, f"stats {file} --source rule --format json")
     told = json.loads(out)
     assert code == 0 and told["labelled"] == 6 and {row["type"] for row in told["types"]} == {"lexical"}
+
+
+def test_stats_as_json_are_the_counts_of_the_tables(capsys: pytest.CaptureFixture[str], file: Path) -> None:
+    code, out, err = run(capsys, f"stats {file} --format json")
+    told, rows = json.loads(out), [row for row in small_tables()["labels"] if row["status"] == "ok"]
+    assert (code, err) == (0, "") and (told["neurons"], told["labelled"]) == (24, 6)
+    assert [(row["layer"], row["neurons"], row["labelled"]) for row in told["layers"]] == [
+        (0, 8, 3),
+        (1, 8, 2),
+        (2, 8, 1),
+    ]
+    for name in ("type", "source"):
+        key = {"type": "types", "source": "sources"}[name]
+        counted = Counter(row[name] for row in told[key] for _ in range(row.get("labels", row.get("count", 0))))
+        assert counted == Counter(row[name] for row in rows), told[key]
+    code, _, err = run(capsys, f"stats {file} --format csv")
+    assert code == 2 and len(err.splitlines()) == 1
+    narrow = json.loads(run(capsys, f"stats {file} --format json --source llm")[1])
+    assert narrow["labelled"] == 1 and {row["type"] for row in narrow["types"]} == {"token-pattern"}
 
 
 @pytest.mark.parametrize("layers", [1, 16, 17, 64])
