@@ -31,6 +31,7 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
         ("extra = 1\n", r"unknown key 'extra'; known are activations"),
         ("[relp]\ngraph = 1\n", r"relp: unknown key 'graph'; known are always_on, graphs"),
         ("[relp]\ngraphs = 'many'\n", r"relp: graphs must be int, found 'many'"),
+        ("[read_tokens]\ntop = -1\n", r"read_tokens\.top is -1, it must be at least 0"),
         ("[relp]\ngraphs = -1\n", r"relp\.graphs is -1, it must be at least 0"),
         ("[relp]\ngraphs = true\n", r"graphs must be int, found True"),
         ("relp = 3\n", r"relp must be a section"),
@@ -76,6 +77,13 @@ def test_a_parameter_changes_only_what_depends_on_it(tmp_path: Path) -> None:
     }
     assert "activations" not in changed(tmp_path, "", "[relp]\ntau = 0.1\n")
     assert {"wiring", "table:wiring", "table:edges", "table:infomap"} <= changed(tmp_path, "", "[wiring]\ntop = 3\n")
+
+
+def test_read_tokens_are_measured_alone_and_can_be_left_out(tmp_path: Path) -> None:
+    both = {"read_tokens", "table:read_tokens"}
+    assert changed(tmp_path, "", "[read_tokens]\ntop = 5\n") == both
+    assert changed(tmp_path, "", "[read_tokens]\ntop = 0\n") == both  # no such steps; the others are as before
+    assert not both & {step.name for step in wanted_steps(recipe(tmp_path, "[read_tokens]\ntop = 0\n"))}
 
 
 def test_needs_come_before_and_exist() -> None:
