@@ -160,7 +160,7 @@ def test_labels_of_selective_neurons_list_their_category(a: atlas.Atlas, measure
     split = ", ".join(f"{share_named(a, half):.3f} of {len(half)}" for half in halves)
     print(f"by AUC {by_auc:.3f} of {len(selective)} ({split}); by both {by_both:.3f} of {len(strict)}")
     assert by_both >= 0.9
-    assert by_auc >= 0.7
+    assert by_auc >= 0.69  # 0.705; a neuron is 0.0034, and rounding on another processor may turn a few
 
 
 def test_labels_name_tokens_of_the_category(a: atlas.Atlas) -> None:
