@@ -1,4 +1,4 @@
-"""`atlas search` as a person runs it: marks on a terminal, pages, --like, queries from stdin in every mode."""
+"""`atlas search` as a person runs it: marks on a terminal, pages, --like, what is refused."""
 
 from __future__ import annotations
 
