@@ -8,6 +8,10 @@ from atlas.cli.lazy import LazyGroup
 
 # name: (module:function, one line of help)
 COMMANDS = {
+    "labels": ("atlas.cli.export_plain:labels", "Labels as Parquet, CSV, JSON Lines or two-pass JSON."),
+    "edges": ("atlas.cli.export_plain:edges", "Edges as Parquet, CSV or JSON Lines."),
+    "neurons": ("atlas.cli.export_plain:neurons", "Neurons as tables, profiles or assignments."),
+    "graph": ("atlas.cli.export_plain:graph", "A selection or circuit as GraphML or graph JSON."),
     "saelens": ("atlas.cli.export_saelens:saelens", "Neurons as transcoders that sae-lens loads."),
     "graph-json": ("atlas.cli.export_graphs:graph_json", "Attribution graphs as JSON that frontends show."),
     "seed-json": ("atlas.cli.export_seed:seed_json", "NeuronScope's JSON files."),
