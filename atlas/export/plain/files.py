@@ -99,7 +99,8 @@ def new_file(target: Path, *, force: bool = False) -> Iterator[Path]:
 
         raise explain_failure(error, str(target)) from error
     finally:
-        draft.unlink(missing_ok=True)
+        if draft.is_file():
+            draft.unlink()
 
 
 def _free(target: Path) -> str:
@@ -132,9 +133,19 @@ def _regrouped(rows: Rows, schema: pa.Schema) -> Iterator[pa.Table]:
 def _csv(out: IO[bytes], rows: Rows, how: str) -> None:
     from pyarrow import csv
 
-    with _packed(out, how) as packed, csv.CSVWriter(packed, rows.schema) as writer:
+    with _packed(out, how) as packed:
+        _csv_part(packed, csv.WriteOptions(include_header=True), rows.schema.empty_table())
         for table in rows:
-            writer.write_table(table)
+            _csv_part(packed, csv.WriteOptions(include_header=False), table)
+
+
+def _csv_part(out: IO[bytes], options: Any, table: pa.Table) -> None:
+    """Through memory: a pipe that breaks inside Arrow's own writer breaks a second time when that is closed."""
+    from pyarrow import csv
+
+    part = pa.BufferOutputStream()
+    csv.write_csv(table, part, options)
+    out.write(part.getvalue())
 
 
 def _jsonl(out: IO[bytes], rows: Rows, how: str) -> None:
