@@ -30,9 +30,9 @@ FIELDS: dict[str, Fields] = {
         "id": "text!", **_PLACE, "creatorId": "text!", "maxValue": "number!", "minValue": "number!",
         "maxValueTokenIndex": "integer!", "tokens": "texts?", "values": "numbers?", "dataIndex": "text?",
         "dataSource": "text?", "dfaValues": "numbers?", "dfaTargetIndex": "integer?", "dfaMaxValue": "number?",
-        "zQIndices": "integers?", "zKIndices": "integers?", "zIndices": "any?", "zValues": "numbers?", "createdAt": "text",
-        "lossValues": "numbers?", "logitContributions": "text?", "binMin": "number?", "binMax": "number?",
-        "binContains": "number?", "qualifyingTokenIndex": "integer?",
+        "zQIndices": "integers?", "zKIndices": "integers?", "zIndices": "any?", "zValues": "numbers?",
+        "createdAt": "text", "lossValues": "numbers?", "logitContributions": "text?", "binMin": "number?",
+        "binMax": "number?", "binContains": "number?", "qualifyingTokenIndex": "integer?",
     },
     "explanations": {
         "id": "text!", **_PLACE, "authorId": "text!", "description": "text!", "embedding": "numbers?",

@@ -1,6 +1,7 @@
 """A table of keys and kinds -> which values of an object are missing, null or of another type.
 
-A kind is written as text: "numbers" may be absent but not null, "numbers?" may be null, "numbers!" must be there.
+A kind is written as text: "numbers" may be absent but not null, "numbers?" may be null, "numbers!" must be there and
+not null, "numbers!?" must be there and may be null.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from atlas.export.package_check.pointer import escaped
 
 Fields = Mapping[str, str]
 _SPOKEN = {
-    "text": "text", "number": "a number", "integer": "a whole number", "flag": "true or false", "any": "a value",
-    "texts": "a list of texts", "numbers": "a list of numbers", "integers": "a list of whole numbers",
-    "objects": "a list of objects", "object": "an object",
+    "text": "text", "number": "a number", "integer": "a whole number", "whole": "a whole number",
+    "flag": "true or false", "any": "a value", "texts": "a list of texts", "numbers": "a list of numbers",
+    "integers": "a list of whole numbers", "objects": "a list of objects", "object": "an object",
 }  # fmt: skip
 
 
@@ -26,11 +27,11 @@ def check_fields(row: Mapping[str, Any], fields: Fields, at: At) -> frozenset[st
     for name, asked in fields.items():
         kind = asked.rstrip("!?")
         if name not in row:
-            if asked.endswith("!"):
+            if "!" in asked:
                 at.say("field-missing", f"the key {name}", "no such key", "/" + escaped(name))
                 bad.add(name)
         elif row[name] is None:
-            if not asked.endswith("?"):
+            if "?" not in asked:
                 at.say("field-null", _SPOKEN[kind], "null", "/" + escaped(name))
                 bad.add(name)
         elif not _holds(row[name], kind, at.under("/" + escaped(name))):
@@ -97,5 +98,6 @@ _ONE: dict[str, Callable[[Any], bool]] = {
     "object": lambda value: isinstance(value, dict),
     "number": lambda value: False,
     "integer": lambda value: False,
+    "whole": lambda value: isinstance(value, int) and not isinstance(value, bool),
     "any": lambda value: True,
 }

@@ -19,7 +19,7 @@ from atlas.export.package_check.package import read_document, sha256, stored_who
 
 NAME = "metadata.json"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_COUNTED = ("features", "activations", "explanations", "sources", "files", "bytes", "lines", "graphs")
+_COUNTED = ("features", "activations", "explanations", "sources")
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,8 @@ def check_counts(job: Job) -> None:
         return
     at = At(job.findings, tops[0], text=content or b"")
     for key in _COUNTED:
-        if isinstance(counts.get(key), int) and key in job.counts and key not in ("files", "bytes"):
-            if counts[key] != job.counts[key]:
-                at.say("manifest-count", f"{counts[key]:,} {key}", f"{job.counts[key]:,}", f"/counts/{key}")
+        if isinstance(counts.get(key), int) and key in job.counts and counts[key] != job.counts[key]:
+            at.say("manifest-count", f"{counts[key]:,} {key}", f"{job.counts[key]:,}", f"/counts/{key}")
 
 
 def _object(content: bytes | None) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from atlas.export.package_check.finding import At, Findings
 LINE = 16 << 20  # bytes of one line
 DOCUMENT = 256 << 20  # bytes of one JSON document
 _BLOCK = 1 << 20
-_DAMAGE = (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
+DAMAGE = (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def read_lines(package: Package, name: str, findings: Findings) -> Iterator[tupl
                     at.say("json-size", f"at most {LINE >> 20} MB in a line", "a longer line: the rest was not read")
                     return
                 yield number, raw[:-1] if raw.endswith(b"\n") else raw
-    except _DAMAGE as error:
+    except DAMAGE as error:
         broken(At(findings, name, number + 1), error)
 
 
@@ -126,7 +126,7 @@ def read_document(package: Package, name: str, findings: Findings) -> bytes | No
         with package.open(name) as stored:
             text: IO[bytes] = gzip.GzipFile(fileobj=stored) if name.endswith(".gz") else stored  # type: ignore[assignment]
             content = text.read(DOCUMENT + 1)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         broken(at, error)
         return None
     if len(content) > DOCUMENT:
@@ -145,7 +145,7 @@ def sha256(package: Package, name: str) -> str | None:
         with package.open(name) as stored:
             while block := stored.read(_BLOCK):
                 digest.update(block)
-    except _DAMAGE:
+    except DAMAGE:
         return None  # said where the file is read
     return digest.hexdigest()
 
@@ -156,7 +156,7 @@ def stored_whole(package: Package, name: str, findings: Findings) -> bool:
         with package.open(name) as stored:
             while stored.read(_BLOCK):
                 pass
-    except _DAMAGE as error:
+    except DAMAGE as error:
         broken(At(findings, name), error)
         return False
     return True
