@@ -17,15 +17,20 @@ if TYPE_CHECKING:
 
 
 def export_neuronpedia(
-    atlas: Atlas, target: Path, plan: NeuronpediaPlan, *, progress: Progress | None = None
+    atlas: Atlas,
+    target: Path,
+    plan: NeuronpediaPlan,
+    *,
+    progress: Progress | None = None,
+    expected: Estimate | None = None,
 ) -> Package:
     """Write the package of a plan to `target`; with plan.model also saelens/, one transcoder a layer.
 
     As atlas.export.neuronpedia.write.export_neuronpedia, and the errors of atlas.build.saelens.export_saelens; weights
-    come first, so a wrong model is refused before the long work. An exception that `progress` raises leaves no target.
+    come first, so a wrong model is refused before the long work. `expected`: an estimate made before. An exception that `progress` raises leaves no target.
     """
     shown = progress or Quiet()
-    expected = estimate(atlas, plan)
+    expected = expected or estimate(atlas, plan)
     if expected.size_bytes > plan.most_bytes:
         raise InputError(
             f"{expected.features:,} neurons would take about {expected.size_bytes / 1e9:.2f} GB; choose fewer, leave "

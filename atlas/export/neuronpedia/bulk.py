@@ -129,8 +129,8 @@ def _place(job: Job, neuron: Neuron) -> Row:
 
 
 def _described(job: Job, layer: int) -> dict[str, Row]:
-    names, known = job.names, job.facts.metadata
-    model = job.tally.text(known.get("model", names.model_id))
+    names = job.names
+    model = job.facts.text("model") or names.model_id
     owner = model.rpartition("/")[0] or "unknown"
     visible = {"visibility": names.visibility}
     made_by = {"creatorName": names.creator, "creatorId": names.creator_id}
@@ -150,7 +150,7 @@ def _described(job: Job, layer: int) -> dict[str, Row]:
             "creatorId": names.creator_id, **visible, "hasDashboards": True,
             "num_prompts": job.facts.number("corpus_documents"),
             "num_tokens_in_prompt": job.facts.number("context_length"),
-            "dataset": job.tally.text(known["corpora"]) if known.get("corpora") else None,
-            "notes": f"atlas {known.get('name', '')} of {model} {known.get('revision', '')}".strip(),
+            "dataset": job.facts.text("corpora"),
+            "notes": f"atlas {job.facts.text('name') or ''} of {model} {job.facts.text('revision') or ''}".strip(),
         },
     }  # fmt: skip

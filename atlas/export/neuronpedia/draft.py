@@ -126,7 +126,7 @@ def _begun(root: Path, key: dict[str, Any], progress: Progress) -> list[dict[str
         return done
     if path.exists():
         progress.note(f"{root} is of another plan or atlas, or has nothing finished: starting anew")
-    for old in ("package", "done.jsonl"):
+    for old in ("package", "parts", "done.jsonl"):
         _remove(root / old)
     (root / "package").mkdir()
     path.write_text(json.dumps(key), encoding="utf-8")

@@ -8,8 +8,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -36,6 +34,12 @@ class Files(Protocol):
 
     def lines(self, name: str) -> Lines:
         """Begin a gzip file of lines; its `close` ends it."""
+
+    def part(self, name: str, content: bytes) -> None:
+        """Keep a part of a file that all units share; parts are ordered by their names."""
+
+    def joined(self, name: str, around: tuple[bytes, bytes, bytes]) -> None:
+        """Write all parts as one file, with bytes before, between and after them."""
 
 
 class Lines(Protocol):
@@ -76,6 +80,22 @@ class Folder:
     def lines(self, name: str) -> Lines:
         """Begin a gzip file of lines."""
         return _Gzip(self, name, self._path(name))
+
+    def part(self, name: str, content: bytes) -> None:
+        """Keep a part of a file beside the root."""
+        path = self.root.parent / "parts" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+
+    def joined(self, name: str, around: tuple[bytes, bytes, bytes]) -> None:
+        """Write all parts as one file; one of them is in memory at a time."""
+        out = _Hashed(self._path(name).open("wb"))
+        out.write(around[0])
+        for i, path in enumerate(sorted((self.root.parent / "parts").glob("*.json"))):
+            out.write((around[1] if i else b"") + path.read_bytes())
+        out.write(around[2])
+        out.close()
+        self.made[name] = File(out.hash.hexdigest(), out.size)
 
     def adopt(self, name: str) -> None:
         """Take a file that something else wrote under the root."""
@@ -134,7 +154,6 @@ class Scale:
 
     packed: bool = False
     size: int = 0
-    largest: int = 0
     names: list[str] = field(default_factory=list)
 
     def write(self, name: str, content: bytes) -> None:
@@ -147,6 +166,14 @@ class Scale:
         """Begin a gzip file of lines."""
         self.names.append(name)
         return _Weighed(self)
+
+    def part(self, name: str, content: bytes) -> None:
+        """Weigh a part as a member of its own: how much there is of it grows with the units."""
+        self.size += len(zlib.compress(content, LEVEL)) if self.packed else len(content)
+
+    def joined(self, name: str, around: tuple[bytes, bytes, bytes]) -> None:
+        """Count the file; its parts are weighed already."""
+        self.names.append(name)
 
 
 class _Weighed:
@@ -167,11 +194,3 @@ def hashed(path: Path) -> File:
     """Sha256 and size of a file."""
     with path.open("rb") as file:
         return File(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
-
-
-@contextmanager
-def closing(lines: Iterable[Lines]) -> Iterator[None]:
-    """Close files of lines when the block ends without an error."""
-    yield
-    for one in lines:
-        one.close()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol
 
-from atlas.export.neuronpedia.tally import ELLIPSIS, Tally
+from atlas.export.neuronpedia.tally import ELLIPSIS, Tally, visible
 
 if TYPE_CHECKING:
     from atlas.export.neuronpedia.files import Files
@@ -28,6 +28,11 @@ class Facts:
     layers: int
     d_mlp: int
     modules: dict[str, str] = field(default_factory=dict)  # cluster_path: label
+
+    def text(self, key: str) -> str | None:
+        """A text among the metadata that can be published."""
+        value = self.metadata.get(key)
+        return visible(value) if value else None
 
     def number(self, key: str) -> int | None:
         """A whole number among the metadata."""
