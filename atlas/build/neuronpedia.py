@@ -26,8 +26,9 @@ def export_neuronpedia(
 ) -> Package:
     """Write the package of a plan to `target`; with plan.model also saelens/, one transcoder a layer.
 
-    As atlas.export.neuronpedia.write.export_neuronpedia, and the errors of atlas.build.saelens.export_saelens; weights
-    come first, so a wrong model is refused before the long work. `expected`: an estimate made before. An exception that `progress` raises leaves no target.
+    As atlas.export.neuronpedia.write.export_neuronpedia, with the errors of atlas.build.saelens.export_saelens;
+    weights come first, so a wrong model is refused before the long work. `expected`: an estimate made before. An
+    exception that `progress` raises leaves no target. Raises InputError for more than plan.most_bytes.
     """
     shown = progress or Quiet()
     expected = expected or estimate(atlas, plan)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from atlas.build.neuronpedia import Estimate, Package
     from atlas.export.neuronpedia.plan import NeuronpediaPlan
     from atlas.export.neuronpedia.selection import Choice
+    from atlas.export.neuronpedia.write import Estimate, Package
 
 _SIGNS = {"+": (1,), "-": (-1,), "both": (1, -1)}
 _LAYOUTS = ("bulk", "upload", "prd", "sae-dashboard")
@@ -108,7 +108,7 @@ def neuronpedia(
             click.echo(json.dumps(asdict(found), indent=1) if form == "json" else _estimated(found))
             return
         click.echo(f"  {_estimated(found)}", err=True)
-        made = export_neuronpedia(opened, _target(output), plan, progress=shown, expected=found)
+        made = export_neuronpedia(opened, _target(output, plan), plan, progress=shown, expected=found)
     click.echo(json.dumps(asdict(made) | {"path": str(made.path)}, indent=1) if form == "json" else _written(made))
 
 
@@ -116,20 +116,21 @@ def _plan(ids: list[int], given: dict[str, Any]) -> NeuronpediaPlan:
     from atlas.cli.edges import parse_size
     from atlas.export.neuronpedia.plan import DEFAULT_USER, NeuronpediaPlan
 
-    turned_off = {
-        name: not given.pop(f"no_{name}") for name in ("logit_lens", "histograms", "top_tokens", "explanations")
-    }
-    given |= {"zip": not given.pop("no_zip"), "signs": _SIGNS[given.pop("sign")]}
-    given |= {"most_bytes": parse_size(given.pop("max_size")), "creator_id": given.pop("creator_id") or DEFAULT_USER}
-    return NeuronpediaPlan(ids, **turned_off, **given)
+    for name in ("logit_lens", "histograms", "top_tokens", "explanations", "zip"):
+        given[name] = not given.pop(f"no_{name}")
+    given |= {"signs": _SIGNS[given.pop("sign")], "most_bytes": parse_size(given.pop("max_size"))}
+    given["creator_id"] = given["creator_id"] or DEFAULT_USER
+    return NeuronpediaPlan(ids, **given)
 
 
-def _target(output: Path | None) -> Path:
+def _target(output: Path | None, plan: NeuronpediaPlan) -> Path:
+    """-o, with .zip where the package is one file."""
     from atlas.errors import InputError
 
     if output is None:
         raise InputError("where to? give -o TARGET, or --dry-run for the size alone")
-    return output
+    packed = plan.layout == "prd" and plan.zip and output.suffix != ".zip"
+    return output.with_name(f"{output.name}.zip") if packed else output
 
 
 def _estimated(found: Estimate) -> str:
