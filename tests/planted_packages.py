@@ -67,14 +67,14 @@ def edited(files: Files, name: str, change: Callable[[Any], Any], *, line: int |
 
 
 def replaced(files: Files, name: str, content: bytes | None) -> Files:
-    """A copy with one file replaced, added or (None) left out, and the manifest made anew where there is one."""
+    """A copy with one file replaced, added or (None) left out; a manifest is made anew, without counts."""
     files = {key: value for key, value in files.items() if key != name}
     if content is not None:
         files[name] = content
     found = json.loads(files.get("metadata.json", b"{}"))
     if "sha256" in found and name != "metadata.json":
         rest = {key: value for key, value in files.items() if key != "metadata.json"}
-        kept = {key: value for key, value in found.items() if key not in ("sha256", "schema")}
+        kept = {key: value for key, value in found.items() if key not in ("sha256", "schema", "counts")}
         files = rest | {"metadata.json": manifest(rest, **kept)}
     return files
 

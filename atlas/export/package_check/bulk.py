@@ -112,8 +112,8 @@ def _check_file(job: Job, source: _Source, table: str, file: str, *, names: Name
     for number, raw in read_lines(job.package, file, job.findings):
         size, lines = size + len(raw) + 1, number
         row = _row(job.at(file, number), raw, source)
+        rows += bool(raw.strip())
         if row is not None:
-            rows += 1
             _check_line(source, table, row, job.at(file, number), names=names)
         elif table == "features":
             source.complete = False

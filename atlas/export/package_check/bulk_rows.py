@@ -65,12 +65,17 @@ def check_row(table: str, row: Row, source: tuple[str, str], at: At) -> frozense
 
 def _check_place(row: Row, bad: frozenset[str], source: tuple[str, str], at: At) -> None:
     model, layer = source
-    if "modelId" not in bad and (row["modelId"] != model or row["modelId"] != row["modelId"].lower()):
+    if "modelId" not in bad and row["modelId"] != model.lower():
         at.say("model-id", f"{model.lower()}, the folder's name in lower case", row["modelId"], "/modelId")
     if "layer" not in bad and row["layer"] != layer:
         at.say("layer-source", f"{layer}, the folder's name", row["layer"], "/layer")
     if "index" not in bad and not _INDEX.fullmatch(row["index"]):
         at.say("index-text", 'a whole number as text, like "17"', row["index"], "/index")
+    hook = row.get("hookName")
+    if hook is not None and "hookName" not in bad:
+        found = _HOOK_LAYER.match(hook)
+        if not found or found[1] != layer.split("-")[0]:
+            at.say("hook-layer", f"blocks.{layer.split('-')[0]}. and the hook's name", hook, "/hookName")
     for name in ("id", "creatorId", "authorId"):
         if name not in bad and row.get(name) is not None and not row[name].strip():
             at.say("id-text", "an id", row[name] or "empty text", f"/{name}")
@@ -81,11 +86,6 @@ def _check_feature(row: Row, bad: frozenset[str], at: At) -> None:
     if not bad & {"hasVector", "vector"} and row.get("hasVector", False) != bool(row.get("vector")):
         told = f"hasVector {str(row.get('hasVector', False)).lower()}, {len(row.get('vector') or ()):,} values"
         at.say("vector", "hasVector where vector has values", told, "/hasVector")
-    hook = row.get("hookName")
-    if hook is not None and not bad & {"hookName", "layer"}:
-        layer, found = row["layer"].split("-")[0], _HOOK_LAYER.match(hook)
-        if not found or found[1] != layer:
-            at.say("hook-layer", f"blocks.{layer}. and the hook's name", hook, "/hookName")
 
 
 def _check_activation(row: Row, bad: frozenset[str], at: At) -> None:

@@ -15,7 +15,7 @@ from atlas.export.package_check.finding import Findings, Report
 from atlas.export.package_check.graph import check_graphs
 from atlas.export.package_check.job import Job
 from atlas.export.package_check.layout import LAYOUTS, layout_of
-from atlas.export.package_check.manifest import check_counts, check_manifests, check_readme
+from atlas.export.package_check.manifest import check_counts, check_manifests, check_readme, manifests
 from atlas.export.package_check.package import open_package
 from atlas.export.package_check.prd import check_prd
 from atlas.export.package_check.report_folder import check_reports
@@ -65,7 +65,7 @@ def _check_weights(job: Job) -> None:
 
 def _check_frame(job: Job, layout: str) -> None:
     """What holds of a package whatever is in it."""
-    check_manifests(job, wanted=layout in _OURS)
+    check_manifests(job, wanted=layout in _OURS and (layout != "prd" or bool(manifests(job))))
     check_counts(job)
     if layout in _OURS:
         check_readme(job)

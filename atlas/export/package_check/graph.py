@@ -80,17 +80,19 @@ def _check_index(job: Job, name: str, slugs: dict[str, str]) -> None:
     found = job.document(name)
     if found is None:
         return
-    index, at = found
-    if check_fields(index, {"graphs": "objects!"}, at):
+    index, here = found
+    if check_fields(index, {"graphs": "objects!"}, here):
         return
     folder = name.removesuffix(INDEX)
     listed = {str(entry.get("slug")): i for i, entry in enumerate(index["graphs"])}
     beside = {file: slug for file, slug in slugs.items() if file.rpartition("/")[0] == folder.rstrip("/")}
     for file, slug in beside.items():
         if slug and f"{folder}{slug}.json" != file:
-            job.at(file).say("graph-slug", f"{slug}.json", PurePosixPath(file).name, "/metadata/slug")
+            job.located(file, "graph-slug").say(
+                "graph-slug", f"{slug}.json", PurePosixPath(file).name, "/metadata/slug"
+            )
         elif slug and slug not in listed:
-            job.at(file).say("graph-index", f"an entry {slug} of {INDEX}", "none", "/metadata/slug")
+            job.located(file, "graph-index").say("graph-index", f"an entry {slug} of {INDEX}", "none", "/metadata/slug")
     for slug, i in listed.items():
-        if f"{folder}{slug}.json" not in beside:
-            at.say("graph-index", f"the file {slug}.json", "no such file", f"/graphs/{i}")
+        if slug not in beside.values() and f"{folder}{slug}.json" not in beside:
+            here.say("graph-index", f"the file {slug}.json", "no such file", f"/graphs/{i}")

@@ -31,6 +31,11 @@ class Job:
         """A file, or a line of it."""
         return At(self.findings, name, line)
 
+    def located(self, name: str, rule: str) -> At:
+        """A document that was read before; its text is read again while findings of the rule are kept."""
+        text = read_document(self.package, name, self.findings) if self.findings.room(rule) else None
+        return At(self.findings, name, text=text or b"")
+
     def document(self, name: str) -> tuple[dict[str, Any], At] | None:
         """A file that is one JSON object, and a place to report from; None after a finding."""
         self.task.advance()

@@ -13,7 +13,7 @@ import orjson
 
 from atlas.errors import InputError
 from atlas.export.package_check.bulk import source_folders
-from atlas.export.package_check.package import DOCUMENT, Package
+from atlas.export.package_check.package import DAMAGE, DOCUMENT, Package
 
 LAYOUTS = ("bulk", "upload", "prd", "sae-dashboard", "saelens", "graph", "reports")
 _LOOKED_FOR = (
@@ -37,6 +37,8 @@ def layout_of(package: Package) -> str:
     for name in json_files(names):
         if found := _by_keys(package, name):
             return found
+    if any(re.search(r"(^|/)batch-\d+\.json$", name) for name in names):
+        return "sae-dashboard"  # of broken files only
     if any(name.rsplit("/", 1)[-1] in ("cfg.json", "sae_weights.safetensors") for name in names):
         return "saelens"
     what = f"{len(names):,} files" + (f", such as {names[0]}" if names else "")
@@ -56,10 +58,8 @@ def _reports(package: Package) -> bool:
 
 
 def _by_keys(package: Package, name: str) -> str | None:
-    """The layout that a file's keys tell; broken JSON called batch-N.json is one of SAEDashboard's."""
-    found = _object(package, name)
-    if found is None:
-        return "sae-dashboard" if re.search(r"(^|/)batch-\d+\.json$", name) else None
+    """The layout that a file's keys tell; None where they tell none or the file is broken."""
+    found = _object(package, name) or {}
     if {"nodes", "links"} & found.keys():
         return "graph"
     if "features" in found:
@@ -74,6 +74,6 @@ def _object(package: Package, name: str) -> dict[str, Any] | None:
     try:
         with package.open(name) as stored:
             found = orjson.loads(stored.read())
-    except (orjson.JSONDecodeError, RuntimeError, NotImplementedError, EOFError):
-        return None
+    except (orjson.JSONDecodeError, *DAMAGE):
+        return None  # said by the layout's rules
     return found if isinstance(found, dict) else None

@@ -16,6 +16,7 @@ import orjson
 from atlas.export.package_check.finding import At
 from atlas.export.package_check.job import Job
 from atlas.export.package_check.package import read_document, sha256, stored_whole
+from atlas.export.package_check.pointer import escaped
 
 NAME = "metadata.json"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -28,6 +29,7 @@ class Listed:
 
     sha256: Any
     size: Any
+    pointer: str  # where the manifest says so
 
 
 def manifests(job: Job) -> list[str]:
@@ -56,8 +58,8 @@ def check_counts(job: Job) -> None:
     content = read_document(job.package, tops[0], job.findings) if tops else None
     value = _object(content)
     counts = value.get("counts") if value is not None else None
-    if value is None or not isinstance(counts, dict):
-        return
+    if value is None or not isinstance(counts, dict) or job.findings.damaged:
+        return  # what could not be read was not counted
     at = At(job.findings, tops[0], text=content or b"")
     for key in _COUNTED:
         if isinstance(counts.get(key), int) and key in job.counts and counts[key] != job.counts[key]:
@@ -75,15 +77,18 @@ def _object(content: bytes | None) -> dict[str, Any] | None:
 def _listed(value: Mapping[str, Any]) -> dict[str, Listed] | None:
     """Files by name; None where the document lists none."""
     if isinstance(value.get("sha256"), dict):
-        return {str(name): Listed(digest, None) for name, digest in value["sha256"].items()}
+        return {name: Listed(digest, None, f"/sha256/{escaped(name)}") for name, digest in value["sha256"].items()}
     files = value.get("files")
     if isinstance(files, dict):
-        rows = [(name, one if isinstance(one, dict) else {"sha256": one}) for name, one in files.items()]
+        rows = [(name, one if isinstance(one, dict) else {"sha256": one}, escaped(name)) for name, one in files.items()]
     elif isinstance(files, list) and all(isinstance(one, dict) for one in files):
-        rows = [(one.get("path", one.get("name", one.get("file"))), one) for one in files]
+        rows = [(one.get("path", one.get("name", one.get("file"))), one, str(i)) for i, one in enumerate(files)]
     else:
         return None
-    return {str(name): Listed(one.get("sha256"), one.get("bytes", one.get("size"))) for name, one in rows}
+    return {
+        str(name): Listed(one.get("sha256"), one.get("bytes", one.get("size")), f"/files/{key}")
+        for name, one, key in rows
+    }
 
 
 def _check_files(job: Job, folder: str, files: dict[str, Listed], at: At) -> None:
@@ -93,7 +98,7 @@ def _check_files(job: Job, folder: str, files: dict[str, Listed], at: At) -> Non
             job.at(folder + name).say("manifest-extra", "files that the manifest lists", name)
     for name, listed in files.items():
         if name not in there:
-            at.say("manifest-missing", f"the file {name}", "no such file")
+            at.say("manifest-missing", f"the file {name}", "no such file", listed.pointer)
         else:
             _check_one(job, folder + name, listed, at)
 
@@ -110,7 +115,8 @@ def _check_one(job: Job, name: str, listed: Listed, at: At) -> None:
     if isinstance(listed.size, int) and listed.size != size:
         job.at(name).say("manifest-count", f"{listed.size:,} bytes", f"{size:,} bytes")
     if not isinstance(listed.sha256, str) or not _DIGEST.fullmatch(listed.sha256):
-        at.say("manifest-form", "64 hexadecimal digits", listed.sha256 if listed.sha256 is not None else "none")
+        told = "none" if listed.sha256 is None else listed.sha256
+        at.say("manifest-form", "64 hexadecimal digits", told, listed.pointer)
         return
     found = sha256(job.package, name)
     if found is not None and found != listed.sha256:

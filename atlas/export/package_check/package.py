@@ -63,16 +63,21 @@ def open_package(path: Path, findings: Findings) -> Iterator[Package]:
             files = sorted(one for one in path.rglob("*") if one.is_file())
             yield Package(path, path, {one.relative_to(path).as_posix(): one.stat().st_size for one in files})
         elif path.suffix.lower() == ".zip":
-            with zipfile.ZipFile(path) as archive:
+            with _archive(path) as archive:
                 yield Package(path, None, _members(archive, findings), archive)
         else:
             yield _one_file(path)
     except FileNotFoundError as error:
         raise InputError(f"no {error.filename}: expected a package as a folder, a zip or a file") from error
-    except zipfile.BadZipFile as error:
-        raise InputError(f"{path} is no zip archive ({error}); export the package again") from error
     except OSError as error:
         raise InputError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
+
+
+def _archive(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{path} is no zip archive ({error}); export the package again") from error
 
 
 def _one_file(path: Path) -> Package:

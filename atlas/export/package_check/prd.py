@@ -168,7 +168,8 @@ def _check_explanations(job: Job, folder: str, seen: _Seen) -> None:
     for index, label in seen.labels.items():
         if label and label not in texts.get(index, ()):
             told = f"{label!r}, which explanations.json does not have for {index}"
-            job.at(seen.files[index]).say("prd-explanations", "a label of explanations.json", told, "/label")
+            there = job.located(seen.files[index], "prd-explanations")
+            there.say("prd-explanations", "a label of explanations.json", told, "/label")
 
 
 def _explained(value: Any, at: At) -> Iterator[tuple[int, str, str]]:

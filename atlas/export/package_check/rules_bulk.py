@@ -87,7 +87,7 @@ ROWS = (
      "Row files have only columns of their table.",
      "other keys are dropped without a word",
      "leave the key out, or put it into notes"),
-    ("model-id", "bulk",
+    ("model-id", "bulk upload",
      "modelId is the name of the model's folder, in lower case.",
      "the row belongs to no model: the foreign key fails, or another model gets it",
      "use the folder's name"),
