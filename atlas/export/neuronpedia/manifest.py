@@ -103,13 +103,15 @@ def _bins(wanted: int) -> str:
 
 
 def _of_the_document(job: Job, layers: list[int], fingerprint: str) -> dict[str, Any]:
-    known, one = job.facts.metadata, layers[0] if len(layers) == 1 else None
+    """The document's fields; d_sae counts all feature indices, and `layer` is -1 where there are several."""
+    name = f"{job.names.model_id}-mlp-neurons"
     return {
         "sae_id": str(uuid.uuid5(uuid.NAMESPACE_OID, fingerprint)),
-        "sae_name": f"{job.names.model_id}-mlp-neurons" + ("" if one is None else f"-layer{one}"), "layer": one,
-        "d_in": job.facts.number("d_model"), "d_sae": job.facts.d_mlp, "architecture": "mlp_neurons",
-        "feature_index": "layer * d_sae + neuron",
-    } | ({"model_revision": known["revision"]} if "revision" in known else {})  # fmt: skip
+        "sae_name": f"{name}-layer{layers[0]}" if len(layers) == 1 else name,
+        "d_in": job.facts.number("d_model"), "d_sae": job.facts.layers * job.facts.d_mlp,
+        "neurons_per_layer": job.facts.d_mlp, "architecture": "mlp_neurons",
+        "feature_index": "layer * neurons_per_layer + neuron", "layer": layers[0] if len(layers) == 1 else -1,
+    }  # fmt: skip
 
 
 def readme(told: dict[str, Any], job: Job) -> str:
@@ -152,7 +154,8 @@ def _use_upload(job: Job) -> str:
 
 def _use_prd(job: Job) -> str:
     return (
-        "`features/N.json` is one neuron: N = feature_index = layer * d_sae + neuron (d_sae is the width of the MLP). "
+        "`features/N.json` is one neuron: N = feature_index = layer * neurons_per_layer + neuron. "
+        "metadata.json's layer is -1 where there are several; its layers lists them. "
         "`explanations/explanations.json` holds all labels; `saelens/`, where it is included, loads in sae-lens."
     )
 

@@ -159,15 +159,18 @@ class Reader:
 
     def _labels(self, layer: int, neurons: list[int], about: dict[int, Row], tally: Tally) -> dict[int, list[Row]]:
         found: dict[int, list[Row]] = defaultdict(list)
-        for row in self._rows("export_labels", layer, neurons, of_signs=list(self._plan.signs)):
+        known: set[tuple[int, str]] = set()
+        wanted = {0, *self._plan.signs}
+        for row in self._rows("export_labels", layer, neurons):
             one = row.pop("neuron")
+            known.add((one, row["label"]))
             row["score"] = row["score"] if finite(row["score"]) else None
-            found[one].append({k: tally.text(value) if isinstance(value, str) else value for k, value in row.items()})
-        for one, row in about.items():  # atlases of other tools have names but no table of labels
-            if one not in found and row["label"]:
-                found[one].append(
-                    _LABEL | {name: row[name] and tally.text(row[name]) for name in ("label", "description")}
-                )
+            if row["polarity"] in wanted:
+                found[one].append({k: tally.text(v) if isinstance(v, str) else v for k, v in row.items()})
+        for one, row in about.items():  # atlases of other tools have names but no rows in labels
+            if row["label"] and (one, row["label"]) not in known:
+                chosen = {name: row[name] and tally.text(row[name]) for name in ("label", "description")}
+                found[one].insert(0, _LABEL | chosen)
         return found
 
     def _decode(self, ids: list[int], tally: Tally) -> list[str]:
