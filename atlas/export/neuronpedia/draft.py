@@ -66,7 +66,11 @@ def draft(target: Path, key: dict[str, Any], progress: Progress) -> Iterator[Dra
         (root / "package").mkdir(parents=True, exist_ok=True)
         with (root / "lock").open("w") as lock:
             _lock(lock.fileno(), target)
-            yield Draft(root, _begun(root, key, progress))
+            made = Draft(root, _begun(root, key, progress))
+            try:
+                yield made
+            finally:
+                made.files.abandon()
     except OSError as error:
         raise _explained(error, target, root) from error
 

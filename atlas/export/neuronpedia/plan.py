@@ -116,7 +116,7 @@ def missing_tables(atlas: Atlas) -> tuple[str, ...]:
     return tuple(
         table
         for table in _MEANT
-        if table in atlas.missing or not atlas.sql(f"SELECT 1 FROM {table} LIMIT 1").fetchall()
+        if table in atlas.missing or not atlas.free(f"SELECT 1 FROM {table} LIMIT 1", {}).fetchall()
     )
 
 
