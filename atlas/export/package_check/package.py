@@ -76,7 +76,7 @@ def open_package(path: Path, findings: Findings) -> Iterator[Package]:
 def _archive(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:  # ValueError: names that cannot be decoded
         raise InputError(f"{path} is no zip archive ({error}); export the package again") from error
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
+from atlas.export.package_check.feature_lists import check_density
 from atlas.export.package_check.fields import Fields, check_fields
 from atlas.export.package_check.finding import At
 from atlas.export.package_check.job import Job
@@ -25,10 +27,10 @@ _METADATA: Fields = {
     "includes": "object!",
 }  # fmt: skip
 _FEATURE: Fields = {
-    "feature_index": "integer!", "label": "text?", "category": "text?", "statistics": "object!",
-    "logit_lens": "object?", "histogram": "object?", "top_tokens": "objects?", "activations": "objects?",
+    "feature_index": "integer!", "label": "text!?", "category": "text!?", "statistics": "object!",
+    "logit_lens": "object?", "histogram": "object?", "top_tokens": "objects?", "activations": "objects!",
 }  # fmt: skip
-_STATISTICS: Fields = {"activation_frequency": "number?", "max_activation": "number?", "mean_activation": "number?"}
+_STATISTICS: Fields = {"activation_frequency": "number!?", "max_activation": "number!?", "mean_activation": "number!?"}
 _TOKEN: Fields = {"token": "text!", "value": "number!"}
 _LENS: Fields = {"top_positive": "objects!", "top_negative": "objects!"}
 _TOP: Fields = {"token": "text!", "count": "integer!", "mean_activation": "number?"}
@@ -66,6 +68,8 @@ def _check_one(job: Job, folder: str) -> None:
     for key in ("d_in", "d_sae"):
         if key not in bad and metadata[key] < 1:
             at.say("prd-metadata", "a size over 0", metadata[key], f"/{key}")
+    if "export_date" not in bad and not _is_time(metadata["export_date"]):
+        at.say("prd-metadata", "a time like 2025-12-05T00:00:00Z", metadata["export_date"], "/export_date")
     seen = _Seen()
     for file in _features(job, folder):
         _read_feature(job, file, seen, most=metadata.get("d_sae") if "d_sae" not in bad else None)
@@ -81,6 +85,14 @@ def _check_one(job: Job, folder: str) -> None:
             job.counts["features"] = features
     if "includes" not in bad:
         _check_includes(metadata["includes"], seen, at.under("/includes"))
+
+
+def _is_time(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _features(job: Job, folder: str) -> Iterator[str]:
@@ -113,7 +125,11 @@ def _read_feature(job: Job, file: str, seen: _Seen, *, most: Any) -> None:
 def _check_parts(row: _Row, bad: frozenset[str], at: At, seen: _Seen) -> None:
     """The parts of a feature, and which of them it has."""
     if "statistics" not in bad:
-        check_fields(row["statistics"], _STATISTICS, at.under("/statistics"))
+        below = at.under("/statistics")
+        wrong = check_fields(row["statistics"], _STATISTICS, below)
+        frequency = row["statistics"].get("activation_frequency")
+        if frequency is not None and "activation_frequency" not in wrong:
+            check_density(frequency, "/activation_frequency", below)
     lens = row.get("logit_lens") if "logit_lens" not in bad else None
     if lens:
         wrong = check_fields(lens, _LENS, at.under("/logit_lens"))
@@ -145,6 +161,8 @@ def _check_histogram(histogram: _Row, at: At) -> None:
         )
     elif any(one >= other for one, other in pairwise(edges)):
         at.say("prd-histogram", "edges that ascend", edges, "/bin_edges")
+    elif min(counts, default=0) < 0:
+        at.say("prd-histogram", "counts from 0", min(counts), "/counts")
 
 
 def _check_explanations(job: Job, folder: str, seen: _Seen) -> None:
