@@ -88,7 +88,7 @@ def test_a_broken_archive_and_what_is_not_there(tmp_path: Path) -> None:
 
 
 def test_gzip_that_ends_early_names_the_line_reached(tmp_path: Path) -> None:
-    rows = [feature(i) | {"vector": [i / 7] * 2000} for i in (0, 2, 5, 7, 9)]
+    rows = [feature(i) | {"pos_str": ["a"] * 2000, "pos_values": [i / 7] * 2000} for i in (0, 2, 5, 7, 9)]
     whole = packed(lines(*rows))
     report = check_package(write(replaced(bulk(), FEATURES, whole[: len(whole) // 2]), tmp_path / "p"))
     assert set(report.found) == {"gzip-broken"}
