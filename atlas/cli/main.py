@@ -62,10 +62,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _invoke(arguments: list[str] | None) -> object:
+    stdout = sys.stdout
     try:
         return cli.main(arguments, prog_name="atlas", standalone_mode=False)
     except SystemExit as stop:
-        if isinstance(stop.__context__, BrokenPipeError):  # click's own way to leave when `head` has enough
+        # click's own ways to leave when `head` has enough; the second is that of 8.5
+        if isinstance(stop.__context__, BrokenPipeError) or sys.stdout is not stdout:
             return 0
         raise
     except ModuleNotFoundError as error:
@@ -90,7 +92,8 @@ def _run(arguments: list[str] | None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        building = (sys.argv[1:] if arguments is None else arguments)[:1] in (
+        given = sys.argv[1:] if arguments is None else arguments
+        building = given[:2] == ["export", "neuronpedia"] or given[:1] in (
             ["build"],
             ["measure"],
             ["edges"],

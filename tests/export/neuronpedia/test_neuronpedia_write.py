@@ -1,0 +1,471 @@
+"""Packages whole or not at all: same bytes, going on after a stop, cancelling, targets, a full disk, plans refused."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from published_atlas import D_MLP, LAYERS, contents, document, published_tables, rows
+from synthetic import small_tables, write_atlas
+
+import atlas
+from atlas import InputError, ModelError, StoreError
+from atlas.build.neuronpedia import estimate, export_neuronpedia
+from atlas.export.neuronpedia import bulk, records
+from atlas.export.neuronpedia.draft import check_target
+from atlas.export.neuronpedia.layout import cut, stable_id
+from atlas.export.neuronpedia.plan import NeuronpediaPlan
+from atlas.export.neuronpedia.records import histogram, merged_bins
+from atlas.export.neuronpedia.selection import Choice, chosen
+from atlas.export.neuronpedia.tally import Tally, visible
+from atlas.progress import Quiet, Task
+
+LAYOUTS = ("bulk", "upload", "prd", "sae-dashboard")
+SOME = range(20, 330)  # of all three layers
+
+
+class Stop(Exception):
+    """What a cancelling server raises."""
+
+
+class Stopping(Quiet):
+    """Progress that raises after some advances, and keeps what it is told."""
+
+    def __init__(self, after: int, error: BaseException) -> None:
+        self.left, self.error, self.notes = after, error, list[str]()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    @contextmanager
+    def task(self, title: str, total: int, unit: str) -> Iterator[Task]:
+        yield self
+
+    def advance(self, amount: int = 1, *, told: str = "", free: bool = False) -> None:
+        if self.left == 0:
+            raise self.error
+        self.left -= 1
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tables = published_tables(1)
+    for name in ("exemplars", "logit_lens", "token_stats"):  # small, so that many runs are quick
+        tables[name] = [row for row in tables[name] if row["neuron"] % 9 == 0]
+    return write_atlas(tmp_path_factory.mktemp("a") / "a.duckdb", tables, layers=LAYERS, d_mlp=D_MLP, name="a")
+
+
+@pytest.fixture(scope="module")
+def opened(file: Path) -> Iterator[atlas.Atlas]:
+    with atlas.open(file) as a:
+        yield a
+
+
+@pytest.fixture
+def chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """30 neurons at a time and 64 a unit: several units and chunks of a layer."""
+    from atlas.export.neuronpedia import prd, sae_dashboard, upload
+
+    monkeypatch.setattr(records, "CHUNK", 30)
+    for module in (bulk, upload, prd, sae_dashboard):
+        monkeypatch.setattr(module, "PER_UNIT", 64)
+
+
+# -- the same bytes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_same_plan_gives_the_same_bytes(opened: atlas.Atlas, file: Path, tmp_path: Path, layout: str) -> None:
+    plan = NeuronpediaPlan(SOME, layout, signs=(1, -1))
+    once = export_neuronpedia(opened, tmp_path / "one", plan)
+    with atlas.open(shutil.copy(file, tmp_path / "b.duckdb")) as copied:
+        shuffled = replace(plan, neurons=[*reversed(SOME), *SOME], force=True, most_bytes=1 << 40)
+        again = export_neuronpedia(copied, tmp_path / "two", shuffled)
+    assert (once.sha256, once.size_bytes, once.features) == (again.sha256, again.size_bytes, again.features)
+    if layout == "prd":
+        assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+        with zipfile.ZipFile(once.path) as packed:
+            assert packed.namelist() == sorted(packed.namelist())
+            assert {i.date_time for i in packed.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert export_neuronpedia(opened, tmp_path / "three", replace(plan, top_k=3)).sha256 != once.sha256
+
+
+def test_a_zip_and_a_folder_hold_the_same_files(opened: atlas.Atlas, tmp_path: Path) -> None:
+    plan = NeuronpediaPlan(range(5), "prd")
+    packed = contents(export_neuronpedia(opened, tmp_path / "p.zip", plan).path)
+    plain = contents(export_neuronpedia(opened, tmp_path / "p", replace(plan, zip=False)).path)
+    assert packed.keys() == plain.keys()
+    assert {n for n in packed if packed[n] != plain[n]} == {"metadata.json"}  # which says whether it is a zip
+
+
+def test_ids_depend_on_what_a_row_is_and_not_on_the_run(opened: atlas.Atlas, tmp_path: Path) -> None:
+    few = export_neuronpedia(opened, tmp_path / "few", NeuronpediaPlan([27, 36], activations=2)).path
+    many = export_neuronpedia(opened, tmp_path / "many", NeuronpediaPlan(SOME, activations=5)).path
+    known = {row["id"]: row for row in rows(many, "activations")}
+    found = rows(few, "activations")
+    assert len(found) == 4 and all(known[row["id"]] == row for row in found)
+    assert stable_id("activation", "a", "b") != stable_id("activation", "ab", "")
+
+
+# -- going on and cancelling -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.usefixtures("chunks")
+def test_a_run_that_was_stopped_goes_on_to_the_same_package(opened: atlas.Atlas, tmp_path: Path, layout: str) -> None:
+    plan = NeuronpediaPlan(SOME, layout)
+    whole = export_neuronpedia(opened, tmp_path / "whole", plan)
+    target = tmp_path / "stopped"
+    for error in (Stop(), KeyboardInterrupt()):
+        with pytest.raises(type(error)):
+            export_neuronpedia(opened, target, plan, progress=Stopping(7, error))
+        assert [p.name for p in tmp_path.iterdir() if p.name.startswith("stopped")] == []
+    kept = {p: p.stat().st_mtime_ns for p in (tmp_path / ".stopped.partial" / "package").rglob("*") if p.is_file()}
+    told = Stopping(-1, Stop())
+    done = export_neuronpedia(opened, target, plan, progress=told)
+    assert any(note.startswith("going on after") for note in told.notes)
+    assert (done.sha256, done.size_bytes, done.notes) == (whole.sha256, whole.size_bytes, whole.notes)
+    assert contents(target) == contents(tmp_path / "whole")
+    if target.is_dir():
+        now = {p: (target / p.relative_to(tmp_path / ".stopped.partial" / "package")).stat().st_mtime_ns for p in kept}
+        assert sum(kept[p] == now[p] for p in kept) >= 2  # finished batches are not written again
+    assert not (tmp_path / ".stopped.partial").exists()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.usefixtures("chunks")
+def test_cancelling_at_any_time_leaves_no_target(opened: atlas.Atlas, tmp_path: Path, layout: str) -> None:
+    plan, steps = NeuronpediaPlan(range(100, 170), layout), 0
+    while True:
+        try:
+            export_neuronpedia(opened, tmp_path / "t", plan, progress=Stopping(steps, Stop()))
+            break
+        except Stop:
+            assert not (tmp_path / "t").exists()
+        steps += 1 if layout != "prd" or steps < 6 else 20  # prd: an advance for every file that is packed
+    assert steps >= 4 and (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize("layout", ["bulk", "prd"])
+def test_a_killed_process_goes_on(opened: atlas.Atlas, file: Path, tmp_path: Path, layout: str) -> None:
+    code = f"""
+import os
+import atlas
+from contextlib import contextmanager
+from atlas.build.neuronpedia import export_neuronpedia
+from atlas.export.neuronpedia.plan import NeuronpediaPlan
+from atlas.progress import Quiet
+class Dying(Quiet):
+    left = 3
+    @contextmanager
+    def task(self, title, total, unit):
+        yield self
+    def advance(self, amount=1, *, told="", free=False):
+        self.left -= 1
+        if not self.left:
+            os.kill(os.getpid(), 9)
+with atlas.open({str(file)!r}) as a:
+    export_neuronpedia(a, {str(tmp_path / "t")!r} and __import__("pathlib").Path({str(tmp_path / "t")!r}),
+                       NeuronpediaPlan(range(20, 330), {layout!r}), progress=Dying())
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert not (tmp_path / "t").exists() and (tmp_path / ".t.partial" / "done.jsonl").exists()
+    plan = NeuronpediaPlan(range(20, 330), layout)
+    with (tmp_path / ".t.partial" / "done.jsonl").open("a") as log:
+        log.write('{"unit": 1, "files"')  # a line that the kill tore
+    done = export_neuronpedia(opened, tmp_path / "t", plan)
+    assert done.sha256 == export_neuronpedia(opened, tmp_path / "whole", plan).sha256
+
+
+@pytest.mark.usefixtures("chunks")
+def test_another_plan_or_atlas_starts_anew_and_a_lost_file_is_made_again(opened: atlas.Atlas, tmp_path: Path) -> None:
+    plan, target = NeuronpediaPlan(SOME), tmp_path / "t"
+    with pytest.raises(Stop):
+        export_neuronpedia(opened, target, plan, progress=Stopping(8, Stop()))
+    told = Stopping(6, Stop())
+    with pytest.raises(Stop):
+        export_neuronpedia(opened, target, replace(plan, top_k=4), progress=told)
+    assert any("another plan" in note for note in told.notes)
+    batches = sorted((tmp_path / ".t.partial" / "package").rglob("*.gz"))
+    batches[0].unlink()
+    made = export_neuronpedia(opened, target, replace(plan, top_k=4))
+    assert made.sha256 == export_neuronpedia(opened, tmp_path / "whole", replace(plan, top_k=4)).sha256
+
+
+def test_two_exports_do_not_write_one_target(opened: atlas.Atlas, tmp_path: Path) -> None:
+    class Second(Stopping):
+        def advance(self, amount: int = 1, *, told: str = "", free: bool = False) -> None:
+            if self.left == 2:  # in the middle of the first
+                with pytest.raises(InputError, match="another export is writing"):
+                    export_neuronpedia(opened, tmp_path / "t", NeuronpediaPlan([3]))
+            self.left -= 1
+
+    export_neuronpedia(opened, tmp_path / "t", NeuronpediaPlan(SOME), progress=Second(3, Stop()))
+    assert document(contents(tmp_path / "t")["metadata.json"])["feature_count"] == len(SOME)
+
+
+# -- targets and a full disk -------------------------------------------------------------------------------------
+
+
+def test_a_target_that_is_there_is_refused_and_replaced_whole_with_force(opened: atlas.Atlas, tmp_path: Path) -> None:
+    target, plan = tmp_path / "t", NeuronpediaPlan(SOME)
+    target.mkdir()
+    export_neuronpedia(opened, target, plan)  # an empty folder is no loss
+    with pytest.raises(InputError, match="--force"):
+        export_neuronpedia(opened, target, plan)
+    (target / "toy" / "7").mkdir()
+    export_neuronpedia(opened, target, replace(plan, neurons=[0], force=True))
+    assert not (target / "toy" / "7").exists() and not (target / "toy" / "1").exists()
+    export_neuronpedia(opened, target, NeuronpediaPlan([0], "prd", force=True))
+    assert target.is_file()
+    assert [p.name for p in tmp_path.iterdir()] == ["t"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "zip"])
+def test_what_is_no_package_is_never_replaced(opened: atlas.Atlas, tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "t"
+    if kind == "folder":
+        target.mkdir()
+        (target / "thesis.txt").write_text("mine")
+    elif kind == "file":
+        target.write_text("mine")
+    else:
+        with zipfile.ZipFile(target, "w") as packed:
+            packed.writestr("metadata.json", "[]")
+    before = contents(target) if kind != "file" else target.read_bytes()
+    with pytest.raises(InputError, match="is not replaced"):
+        export_neuronpedia(opened, target, NeuronpediaPlan([0], force=True))
+    assert before == (contents(target) if kind != "file" else target.read_bytes())
+    with pytest.raises(InputError, match="there already"):
+        check_target(target, force=False)
+
+
+@pytest.mark.parametrize(("layout", "limit"), [("bulk", 9_000), ("upload", 40_000), ("prd", 60_000)])
+def test_a_full_disk_is_one_line_and_leaves_no_target(file: Path, tmp_path: Path, layout: str, limit: int) -> None:
+    """A limit on the size of files gives the same error as a full disk; prd meets it while packing."""
+    arguments = ["export", "neuronpedia", "--atlas", str(file), "--all", "--layout", layout, "-o", str(tmp_path / "t")]
+    code = f"import sys; from atlas.cli.main import main; main({[*arguments, '-q']!r})"
+    size = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # noqa: E731
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], preexec_fn=size, capture_output=True, text=True, env=environment
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and last.startswith("atlas: disk full while writing") and "Traceback" not in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] in ([".t.partial"], [".t.zip.partial"])
+    again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_place_where_nobody_may_write_is_one_error(opened: atlas.Atlas, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        export_neuronpedia(opened, tmp_path / "file" / "t", NeuronpediaPlan([0]))
+
+
+# -- splitting ---------------------------------------------------------------------------------------------------
+
+
+def test_batches_are_split_before_the_limit(
+    opened: atlas.Atlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = export_neuronpedia(opened, tmp_path / "whole", NeuronpediaPlan(SOME)).path
+    monkeypatch.setattr(bulk, "MOST_BYTES", 20_000)
+    split = export_neuronpedia(opened, tmp_path / "split", NeuronpediaPlan(SOME)).path
+    for kind in ("features", "activations", "explanations"):
+        assert rows(split, kind) == rows(whole, kind)
+    names = [n for n in contents(split) if n.startswith("toy/1/features/")]
+    assert sorted(names) == sorted(f"toy/1/features/batch-{i}.jsonl.gz" for i in range(len(names))) and len(names) > 3
+    monkeypatch.setattr(bulk, "MOST_FILES", 3)
+    with pytest.raises(InputError, match="more than 3 files"):
+        export_neuronpedia(opened, tmp_path / "many", NeuronpediaPlan(SOME))
+
+
+# -- estimates ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_estimate_is_near_what_is_written(opened: atlas.Atlas, tmp_path: Path, layout: str) -> None:
+    plan = NeuronpediaPlan(range(LAYERS * D_MLP), layout)
+    found = estimate(opened, plan)
+    assert not list(tmp_path.iterdir())
+    made = export_neuronpedia(opened, tmp_path / "t", plan, expected=found)
+    assert (found.features, found.sampled) == (450, 128)
+    assert 0.75 < found.size_bytes / made.size_bytes < 1.33 and abs(found.files - made.files) <= 2
+    with pytest.raises(InputError, match=r"would take about .* --max-size 1GB"):
+        export_neuronpedia(opened, tmp_path / "u", replace(plan, most_bytes=1000))
+
+
+# -- plans that are refused, atlases that lack things ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"layout": "jsonl"}, "no layout 'jsonl'; choose bulk"),
+        ({"top_k": 0}, "--top-k is 0"),
+        ({"bins": 0}, "--bins is 0"),
+        ({"tokens": -1}, "--tokens is -1"),
+        ({"activations": 0}, "--activations is 0"),
+        ({"signs": ()}, "signs are"),
+        ({"signs": (2,)}, "signs are"),
+        ({"neurons": []}, "no neurons to export"),
+        ({"neurons": [450]}, "0..449, found 450..450"),
+        ({"neurons": [-1]}, "0..449, found -1..-1"),
+        ({"layout": "upload", "set": "neurons"}, "takes no set called 'neurons'"),
+        ({"set": "mine"}, "in the bulk layout MLP neurons are the set 'neurons'"),
+        ({"layout": "upload", "top_k": 21}, "at most 20"),
+        ({"model_id": "Qwen/Qwen3"}, "--model-id is 'Qwen/Qwen3'; use lower-case"),
+        ({"release": "a b"}, "--release"),
+        ({"creator_id": "me@home"}, "--creator-id is 'me@home'"),
+        ({"author_id": "\udcff"}, "--author-id"),
+        ({"visibility": "hidden"}, "no visibility 'hidden'"),
+        ({"model": "no such folder"}, "no such folder"),
+    ],
+)
+def test_a_bad_plan_is_refused_before_anything_is_written(
+    opened: atlas.Atlas, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises((InputError, ModelError), match=said.replace("(", "\\(")):
+        export_neuronpedia(opened, tmp_path / "t", replace(NeuronpediaPlan(range(3)), **changes))
+    assert not list(tmp_path.iterdir())
+
+
+def lacking(tmp_path: Path, *names: str) -> Path:
+    tables = {name: rows for name, rows in small_tables().items() if name not in names}
+    return write_atlas(tmp_path / "lacking.duckdb", tables)
+
+
+@pytest.mark.parametrize(
+    ("names", "possible"),
+    [
+        (("exemplars", "contexts"), ["bulk", "prd", "sae-dashboard"]),
+        (("neuron_stats",), ["bulk", "prd"]),
+        (("labels", "logit_lens"), list(LAYOUTS)),
+        (("exemplars", "contexts", "neuron_stats", "labels", "logit_lens", "token_stats", "vocab"), ["bulk", "prd"]),
+    ],
+)
+def test_what_an_atlas_lacks_is_said_and_impossible_layouts_are_refused(
+    tmp_path: Path, names: tuple[str, ...], possible: list[str]
+) -> None:
+    with atlas.open(lacking(tmp_path, *names)) as a:
+        for layout in LAYOUTS:
+            plan = NeuronpediaPlan(range(24), layout)
+            if layout in possible:
+                assert estimate(a, plan).layouts == tuple(possible)
+                made = export_neuronpedia(a, tmp_path / layout, plan)
+                assert ("logit_lens" in names) == any("no logit lens" in note for note in made.notes)
+                told = document(contents(made.path)["metadata.json"])
+                assert told["includes"]["logit_lens"] == ("logit_lens" not in names)
+            else:
+                with pytest.raises(StoreError, match=f"possible here: --layout {' or '.join(possible)}"):
+                    export_neuronpedia(a, tmp_path / layout, plan)
+                assert not (tmp_path / layout).exists()
+
+
+def test_an_atlas_of_another_tool_gives_names_alone(tmp_path: Path) -> None:
+    small = write_atlas(tmp_path / "small.duckdb", small_tables())
+    con = duckdb.connect(str(tmp_path / "qwen.duckdb"))
+    con.execute(f"ATTACH '{small}' AS ours (READ_ONLY)")
+    con.execute("CREATE TABLE neurons AS SELECT layer, neuron, feature_id, label, description FROM ours.neurons")
+    con.execute("CREATE TABLE metadata AS SELECT * FROM ours.metadata WHERE key = 'model'")
+    con.close()
+    with atlas.open(tmp_path / "qwen.duckdb") as a:
+        made = export_neuronpedia(a, tmp_path / "t", NeuronpediaPlan(range(24)))
+        found = rows(made.path, "explanations")
+    assert {row["description"] for row in found} == {r["label"] for r in small_tables()["neurons"] if r["label"]}
+    assert len(rows(made.path, "features")) == 24 and rows(made.path, "activations") == []
+    assert not any("/activations" in name for name in contents(made.path))
+
+
+# -- choosing neurons --------------------------------------------------------------------------------------------
+
+
+def test_neurons_are_chosen_one_way(opened: atlas.Atlas) -> None:
+    extracted = [i for i in range(450) if i % 150 % 9 == 0]
+    assert chosen(opened, Choice()) == chosen(opened, Choice(extracted=True)) == extracted
+    assert chosen(opened, Choice(everything=True)) == list(range(450))
+    assert chosen(opened, Choice(span="0:2")) == [0, 1, 2]
+    assert chosen(opened, Choice(("layer:1", "L0/N3"))) == [3, *range(150, 300)]
+    select = "SELECT layer, neuron FROM neurons WHERE neuron = 4 ORDER BY layer DESC"
+    assert chosen(opened, Choice(sql=select)) == [4, 154, 304]
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        (Choice(("L0/N1",), everything=True), "one way"),
+        (Choice(span="3"), "cannot read the range '3'"),
+        (Choice(span="5:4"), "not within 0:449"),
+        (Choice(span="0:450"), "not within 0:449"),
+        (Choice(sql="SELECT layer FROM neurons"), "columns layer and neuron"),
+        (Choice(sql="SELECT layer, neuron FROM neurons WHERE false"), "gives no row"),
+        (Choice(sql="DROP TABLE neurons"), "read-only"),
+        (Choice(("label:nothing at all",)), "no neuron matches"),
+    ],
+)
+def test_a_bad_choice_is_refused(opened: atlas.Atlas, choice: Choice, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        chosen(opened, choice)
+
+
+def test_no_exemplars_no_extracted_neurons(tmp_path: Path) -> None:
+    with atlas.open(lacking(tmp_path, "exemplars")) as a, pytest.raises(StoreError, match="--all"):
+        chosen(a, Choice())
+
+
+# -- small pieces ------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 9), min_size=66, max_size=66), st.integers(1, 200))
+def test_a_histogram_keeps_every_count(stored: list[int], bins: int) -> None:
+    row = {"hist": stored, "hist_lo": -1.0, "hist_hi": 3.0, "min": -2.0, "max": 4.0}
+    found = histogram(row, bins, Tally())
+    if not sum(stored):
+        assert found is None
+        return
+    assert found is not None
+    assert sum(found.counts) == sum(stored) and len(found.edges) == len(found.counts) + 1
+    assert np.all(np.diff(found.edges) > 0)
+    inner = len(found.counts) - bool(stored[0]) - bool(stored[65])
+    assert 64 % inner == 0 and inner <= bins and inner == merged_bins(64, bins)
+
+
+def test_a_histogram_that_makes_no_sense_is_left_out_and_counted() -> None:
+    row = {"hist": [1, *[2] * 64, 0], "hist_lo": -1.0, "hist_hi": 3.0, "min": -0.5, "max": 2.0}
+    tally = Tally()
+    assert histogram(row, 64, tally) is None and sum(tally.left_out.values()) == 1
+    closed = histogram(row | {"hist": [0, *[2] * 64, 5], "max": 3.0}, 64, Tally())
+    assert closed is not None and closed.counts[-1] == 7  # all at the right edge
+
+
+@given(st.text())
+def test_visible_texts_keep_what_can_be_kept(text: str) -> None:
+    made = visible(text)
+    assert "\x00" not in made and "\\u0000" not in made
+    made.encode()
+    if "\x00" not in text and "\\u0000" not in text:
+        assert made == text
+
+
+@given(st.text(min_size=1, max_size=40), st.integers(2, 30))
+def test_a_cut_text_fits_as_javascript_counts(text: str, limit: int) -> None:
+    tally = Tally()
+    made = cut(text, limit, tally, what="texts")
+    assert len(made.encode("utf-16-le")) // 2 <= limit
+    assert (made == text) == (not tally.altered) or made.endswith("…")
