@@ -17,14 +17,14 @@ from atlas.export.package_check.json_text import parse_object
 from atlas.export.package_check.package import read_lines
 
 FILES = ("release", "model", "sourceset", "source")  # in the order of the importer
-_SHARED: Fields = {"createdAt": "text", "visibility": "text"}
+_SHARED: Fields = {"createdAt": "time", "visibility": "text"}
 FIELDS: dict[str, Fields] = {
     "model": {
         "id": "text!", "creatorId": "text!", "layers": "integer!", "neuronsPerLayer": "integer!", "owner": "text!",
         "displayName": "text", "displayNameShort": "text", "tlensId": "text?", "openRouterId": "text?",
         "hfRepoId": "text?", "dimension": "integer?", "thinking": "flag", "instruct": "flag",
         "inferenceEnabled": "flag", "website": "text?", "defaultSourceSetName": "text?", "defaultSourceId": "text?",
-        "defaultGraphSourceSetName": "text?", "updatedAt": "text", **_SHARED,
+        "defaultGraphSourceSetName": "text?", "updatedAt": "time", **_SHARED,
     },
     "release": {
         "name": "text!", "description": "text!", "creatorName": "text!", "creatorId": "text!",

@@ -20,7 +20,7 @@ _PLACE: Fields = {"modelId": "text!", "layer": "text!", "index": "text!"}
 _LISTS: Fields = {name: kind if name == "frac_nonzero" else f"{kind}?" for name, kind in STATISTICS.items()}
 FIELDS: dict[str, Fields] = {
     "features": {
-        **_PLACE, **_LISTS, "sourceSetName": "text?", "creatorId": "text?", "createdAt": "text",
+        **_PLACE, **_LISTS, "sourceSetName": "text?", "creatorId": "text?", "createdAt": "time",
         "maxActApprox": "number?", "hasVector": "flag", "vector": "numbers?", "vectorLabel": "text?",
         "vectorDefaultSteerStrength": "number?", "hookName": "text?", "topkCosSimIndices": "integers?",
         "topkCosSimValues": "numbers?", "umap_cluster": "integer?", "umap_log_feature_sparsity": "number?",
@@ -31,14 +31,14 @@ FIELDS: dict[str, Fields] = {
         "maxValueTokenIndex": "integer!", "tokens": "texts?", "values": "numbers?", "dataIndex": "text?",
         "dataSource": "text?", "dfaValues": "numbers?", "dfaTargetIndex": "integer?", "dfaMaxValue": "number?",
         "zQIndices": "integers?", "zKIndices": "integers?", "zIndices": "any?", "zValues": "numbers?",
-        "createdAt": "text", "lossValues": "numbers?", "logitContributions": "text?", "binMin": "number?",
+        "createdAt": "time", "lossValues": "numbers?", "logitContributions": "text?", "binMin": "number?",
         "binMax": "number?", "binContains": "number?", "qualifyingTokenIndex": "integer?",
     },
     "explanations": {
         "id": "text!", **_PLACE, "authorId": "text!", "description": "text!", "embedding": "numbers?",
         "triggeredByUserId": "text?", "notes": "text?", "scoreV1": "number", "scoreV2": "number?", "umap_x": "number?",
         "umap_y": "number?", "umap_cluster": "integer?", "umap_log_feature_sparsity": "number?", "typeName": "text?",
-        "explanationModelName": "text?", "createdAt": "text", "updatedAt": "text",
+        "explanationModelName": "text?", "createdAt": "time", "updatedAt": "time",
     },
 }  # fmt: skip
 _INDEX = re.compile(r"0|[1-9][0-9]*")

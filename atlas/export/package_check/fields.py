@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from atlas.export.package_check.finding import At
@@ -16,8 +17,9 @@ from atlas.export.package_check.pointer import escaped
 Fields = Mapping[str, str]
 _SPOKEN = {
     "text": "text", "number": "a number", "integer": "a whole number", "whole": "a whole number",
-    "flag": "true or false", "any": "a value", "texts": "a list of texts", "numbers": "a list of numbers",
-    "integers": "a list of whole numbers", "objects": "a list of objects", "object": "an object",
+    "flag": "true or false", "time": "a time like 2025-12-05T00:00:00Z", "any": "a value",
+    "texts": "a list of texts", "numbers": "a list of numbers", "integers": "a list of whole numbers",
+    "objects": "a list of objects", "object": "an object",
 }  # fmt: skip
 
 
@@ -42,6 +44,15 @@ def check_fields(row: Mapping[str, Any], fields: Fields, at: At) -> frozenset[st
 def is_number(value: object) -> bool:
     """Whether a value is a finite number and no flag."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def is_time(text: str) -> bool:
+    """Whether a text is a time as ISO 8601 writes it."""
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def same_length(row: Mapping[str, Any], names: Sequence[str], rule: str, at: At) -> None:
@@ -99,5 +110,6 @@ _ONE: dict[str, Callable[[Any], bool]] = {
     "number": lambda value: False,
     "integer": lambda value: False,
     "whole": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "time": lambda value: isinstance(value, str) and is_time(value),
     "any": lambda value: True,
 }
