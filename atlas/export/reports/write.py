@@ -16,7 +16,7 @@ from atlas.errors import InputError, ResourceError
 from atlas.export.folder import replace_bytes
 from atlas.export.pictures.svg import picture
 from atlas.export.reports.dashboard import dashboard, module_dashboard
-from atlas.export.reports.missing import missing_panels
+from atlas.export.reports.missing import Missing, missing_panels
 from atlas.export.reports.page import index_page, module_page, neuron_page, page_name
 from atlas.export.reports.panels import panels
 from atlas.progress import Progress, Quiet
@@ -50,6 +50,7 @@ class Reported:
     unchanged: int
     size: int
     index: Path
+    missing: tuple[Missing, ...] = ()  # what no page of a neuron can show
 
 
 def write_reports(atlas: Atlas, target: Path, plan: ReportPlan, *, progress: Progress | None = None) -> Reported:
@@ -73,11 +74,12 @@ def write_reports(atlas: Atlas, target: Path, plan: ReportPlan, *, progress: Pro
         out.index("index.html", index_page(entries, title=title))
     except OSError as error:
         raise ResourceError(f"cannot write {target}: {error.strerror}; free some space, or give another -o") from error
-    return Reported(out.pages, out.written, out.pages - out.written, out.size, target / "index.html")
+    missing = missing_panels(atlas) if plan.neurons else ()
+    return Reported(out.pages, out.written, out.pages - out.written, out.size, target / "index.html", missing)
 
 
 def _neurons(atlas: Atlas, out: _Folder, plan: ReportPlan, task: Task) -> list[dict[str, Any]]:
-    entries, missing = [], missing_panels(atlas)
+    entries, missing = [], missing_panels(atlas) if plan.neurons else ()
     for found in panels(atlas, plan.neurons, k=plan.rows, similar=plan.similar):
         document = dashboard(found, atlas, missing=missing)
         name = page_name(found.id.layer, found.id.neuron)
