@@ -376,6 +376,14 @@ def test_half_of_a_surrogate_pair_is_spelled_out(a: atlas.Atlas) -> None:
     assert "x\\ud83d" in text and text.encode() and json.dumps(document, ensure_ascii=False).encode()
 
 
+def test_neurons_that_are_not_listed_are_refused(tmp_path: Path) -> None:
+    tables = {"neurons": [row for row in small_tables()["neurons"] if row["feature_id"] not in (5, 9)]}
+    refused = pytest.raises(InputError, match=r"2 of 12 neurons are not in a\.duckdb, the first L0/N5")
+    with atlas.open(write_atlas(tmp_path / "a.duckdb", tables)) as opened, refused:
+        write_reports(opened, tmp_path / "out", ReportPlan(range(12)))
+    assert not (tmp_path / "out").exists()
+
+
 def test_tokens_without_a_text(tmp_path: Path) -> None:
     tables = small_tables()
     tables["vocab"] = [row for row in tables["vocab"] if row["token_id"] != 5]
