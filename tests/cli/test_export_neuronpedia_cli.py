@@ -143,7 +143,7 @@ def test_ctrl_c_says_how_to_go_on(
 def _small() -> Any:
     from atlas.build.neuronpedia import Estimate
 
-    return Estimate("bulk", 24, 9, 1000, 24, 0, (), LAYOUTS)
+    return Estimate("bulk", 24, 9, 1000, 24, 0, 1000, (), LAYOUTS)
 
 
 def test_it_starts_without_torch(file: Path) -> None:
