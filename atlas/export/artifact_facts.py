@@ -195,12 +195,15 @@ def _tables(con: duckdb.DuckDBPyConnection) -> tuple[TableFacts, ...]:
 def _labels(atlas: Atlas) -> LabelFacts:
     con = atlas.con
     neurons, labelled = con.execute("SELECT count(*), count(label) FROM neurons").fetchall()[0]
-    found = [con.execute(statement).fetchall() for statement in (_SOURCES, _INTERPRETABILITY, _FAILURES)]
+    sources, interpretability, failures = (
+        con.execute(statement).fetchall() for statement in (_SOURCES, _INTERPRETABILITY, _FAILURES)
+    )
     types, unique, layers = (
-        atlas.ask(name, {}).fetchall() for name in ("label_types", "label_uniqueness", "label_layers")
+        [row[:3] for row in atlas.ask(name, {}).fetchall()]
+        for name in ("label_types", "label_uniqueness", "label_layers")
     )
     return LabelFacts(
-        neurons, labelled, *found, [row[:3] for row in types], [row[:3] for row in unique], [row[:3] for row in layers]
+        neurons, labelled, sources, interpretability, failures, types=types, uniqueness=unique, layers=layers
     )
 
 

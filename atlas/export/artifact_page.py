@@ -30,11 +30,11 @@ def page(root: str, found: Registry) -> str:
     sections = [head, *(_atlas(facts) for facts in found.current), *folder_sections(found.folders, found.made_from)]
     if found.old:
         columns = ("File", "Model", "Created", "Size", "Notes")
-        rows = ((f"`{one.shown}`", one.model, one.created, size_text(one.size), one.why) for one in found.old)
-        sections.append(["## Superseded", "", *table(columns, rows)])
+        old = ((f"`{one.shown}`", one.model, one.created, size_text(one.size), one.why) for one in found.old)
+        sections.append(["## Superseded", "", *table(columns, old)])
     if found.bad:
-        rows = ((f"`{file}`", why) for file, why in found.bad)
-        sections.append(["## Unreadable Files", "", *table(("File", "Reason"), rows)])
+        bad = ((f"`{file}`", why) for file, why in found.bad)
+        sections.append(["## Unreadable Files", "", *table(("File", "Reason"), bad)])
     return "\n\n---\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
 

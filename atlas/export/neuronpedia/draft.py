@@ -61,7 +61,7 @@ def draft(target: Path, key: dict[str, Any], progress: Progress) -> Iterator[Dra
 
     Raises InputError when another export writes the same target, ResourceError when the disk is full.
     """
-    root = target.parent / f".{target.name}.partial"
+    root = _partial(target)
     try:
         (root / "package").mkdir(parents=True, exist_ok=True)
         with (root / "lock").open("w") as lock:
@@ -102,6 +102,23 @@ def check_target(target: Path, *, force: bool) -> None:
         raise InputError(
             f"{target} is no package of atlas export neuronpedia and is not replaced; give another -o TARGET"
         )
+
+
+def check_space(target: Path, needed: int) -> None:
+    """Raise ResourceError when the disk has less free; what an earlier run of this target wrote counts as free."""
+    folder = next(path for path in target.absolute().parents if path.is_dir())
+    begun = _partial(target)
+    there = sum(path.stat().st_size for path in begun.rglob("*") if path.is_file()) if begun.is_dir() else 0
+    free = shutil.disk_usage(folder).free + there
+    if needed > free:
+        raise ResourceError(
+            f"{target} needs about {needed / 1e9:.3f} GB while it is written, {folder} has {free / 1e9:.3f} GB free; "
+            "free some, give another -o TARGET, or leave parts out"
+        )
+
+
+def _partial(target: Path) -> Path:
+    return target.parent / f".{target.name}.partial"
 
 
 def _is_package(target: Path) -> bool:

@@ -180,11 +180,13 @@ class Scale:
 
     packed: bool = False
     size: int = 0
+    plain: int = 0  # before they become members
     names: list[str] = field(default_factory=list)
 
     def write(self, name: str, content: bytes) -> None:
         """Weigh a whole file."""
         self.names.append(name)
+        self.plain += len(content)
         extra = 2 * len(name.encode()) + 98  # the two headers of a member
         self.size += len(zlib.compress(content, LEVEL)) + extra if self.packed else len(content)
 
@@ -194,7 +196,8 @@ class Scale:
         return _Weighed(self)
 
     def part(self, name: str, content: bytes) -> None:
-        """Weigh a part as a member of its own: how much there is of it grows with the units."""
+        """Weigh a part as a member of its own; it is on the disk once more until all are joined."""
+        self.plain += 2 * len(content)
         self.size += len(zlib.compress(content, LEVEL)) if self.packed else len(content)
 
     def joined(self, name: str, around: tuple[bytes, bytes, bytes]) -> None:

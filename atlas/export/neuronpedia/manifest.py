@@ -103,12 +103,15 @@ def _bins(wanted: int) -> str:
 
 
 def _of_the_document(job: Job, layers: list[int], fingerprint: str) -> dict[str, Any]:
-    """The document's fields; d_sae counts all feature indices, and `layer` is -1 where there are several."""
+    """The document's fields; d_in is the width at mlp.hook_post, d_sae counts all feature indices.
+
+    `layer` is -1 where there are several.
+    """
     name = f"{job.names.model_id}-mlp-neurons"
     return {
         "sae_id": str(uuid.uuid5(uuid.NAMESPACE_OID, fingerprint)),
         "sae_name": f"{name}-layer{layers[0]}" if len(layers) == 1 else name,
-        "d_in": job.facts.number("d_model"), "d_sae": job.facts.layers * job.facts.d_mlp,
+        "d_in": job.facts.d_mlp, "d_model": job.facts.number("d_model"), "d_sae": job.facts.layers * job.facts.d_mlp,
         "neurons_per_layer": job.facts.d_mlp, "architecture": "mlp_neurons",
         "feature_index": "layer * neurons_per_layer + neuron", "layer": layers[0] if len(layers) == 1 else -1,
     }  # fmt: skip

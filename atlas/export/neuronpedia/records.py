@@ -120,17 +120,19 @@ class Reader:
         table = table.combine_chunks()
         windows = _Lists(table.column("activations"), np.float32)
         texts = _Lists(table.column("token_ids"), np.int64)
+        ranges = {one: intervals(row) for one, row in about.items()}
         found: dict[int, list[Exemplar]] = defaultdict(list)
+        ranks: dict[tuple[int, int], int] = defaultdict(int)
         columns = ("neuron", "polarity", "activation", "place", "corpus")
         for i, row in enumerate(zip(*(table.column(name).to_pylist() for name in columns), strict=True)):
             one, sign, activation, place, corpus = row
             values, ids = _fitting(windows[i], texts[i], place, tally)
             if values is None or one not in about:
                 continue
-            tokens = self._decode(ids.tolist(), tally)
-            rank = sum(other.polarity == sign for other in found[one])
-            where = interval(about[one], activation)
-            found[one].append(Exemplar(sign, rank, tokens, values, place, corpus and tally.text(corpus), where))
+            tokens, where = self._decode(ids.tolist(), tally), interval(ranges[one], activation)
+            name = corpus and tally.text(corpus)
+            found[one].append(Exemplar(sign, ranks[one, sign], tokens, values, place, name, where))
+            ranks[one, sign] += 1
         return found
 
     def _logits(self, layer: int, neurons: list[int], tally: Tally) -> tuple[dict[int, Logits], dict[int, Logits]]:
@@ -240,26 +242,50 @@ def merged_bins(stored: int, wanted: int) -> int:
     return max(n for n in range(1, min(stored, wanted) + 1) if stored % n == 0)
 
 
-def interval(row: Row, activation: float) -> tuple[float, float, float] | None:
-    """The interval of activations that an exemplar lies in, and the share of positions there; None without statistics.
+@dataclass(frozen=True)
+class Intervals:
+    """Of one sign: activations from 0 to `limit` and on to `far`, with the shares of positions in both parts."""
 
-    Beyond the firing threshold of its sign, or between 0 and it: the ranges whose positions were counted.
+    threshold: float | None  # of firing, as stored; None without one, then all is up to `far`
+    limit: float | None  # the same with the fewest digits
+    far: float
+    below: float
+    beyond: float
+
+
+def intervals(row: Row) -> dict[bool, Intervals]:
+    """The ranges of both signs (True: positive) whose positions were counted; empty without statistics."""
+    density, found = row["density"], dict[bool, Intervals]()
+    if not finite(density):
+        return found
+    sides = (
+        (True, "max", "fire_pos", "share_pos", density),
+        (False, "min", "fire_neg", "share_neg", 1 - density),
+    )
+    for positive, far, limit, share, whole in sides:
+        end, edge, beyond = short(row[far]), short(row[limit]), row[share]
+        if end is not None and (edge is None or beyond is None):
+            found[positive] = Intervals(None, None, end, whole, 0.0)
+        elif end is not None:
+            found[positive] = Intervals(row[limit], edge, end, max(whole - beyond, 0.0), beyond)
+    return found
+
+
+def interval(ranges: dict[bool, Intervals], activation: float) -> tuple[float, float, float] | None:
+    """The range that an exemplar lies in, from, to, and the share of positions there; None where it is not known.
+
+    Beyond the firing threshold of its sign, or between 0 and it.
     """
-    if not finite(row["density"]) or not finite(activation):
+    found = ranges.get(activation > 0)
+    if found is None or not finite(activation):
         return None
-    positive = activation > 0
-    all_of_sign = row["density"] if positive else 1 - row["density"]
-    limit, beyond = (row["fire_pos"], row["share_pos"]) if positive else (row["fire_neg"], row["share_neg"])
-    far = row["max"] if positive else row["min"]
-    if not finite(far):
-        return None
-    if limit is None or beyond is None:
-        ends, share = (0.0, far), all_of_sign
-    elif abs(activation) > abs(limit):
-        ends, share = (limit, far), beyond
+    if found.threshold is None or found.limit is None:
+        low, high, share = 0.0, found.far, found.below
+    elif abs(activation) > abs(found.threshold):
+        low, high, share = found.limit, found.far, found.beyond
     else:
-        ends, share = (0.0, limit), all_of_sign - beyond
-    return short(min(ends)) or 0.0, short(max(ends)) or 0.0, max(share, 0.0)
+        low, high, share = 0.0, found.limit, found.below
+    return min(low, high), max(low, high), share
 
 
 class _Lists:
@@ -288,7 +314,7 @@ def _fitting(
     if place is None or not 0 <= place < size:
         tally.left_out["exemplars: their position is outside the stored window"] += 1
         return None, none
-    if not np.isfinite(values[:size]).all():
+    if not math.isfinite(float(values[:size].sum())) and not np.isfinite(values[:size]).all():
         tally.left_out["exemplars: an activation is not a number"] += 1
         return None, none
     return values[:size], ids[:size]

@@ -55,6 +55,7 @@ class Estimate:
     size_bytes: int  # of the package, weights included
     sampled: int
     weight_bytes: int
+    disk_bytes: int  # needed while it is written: a zip file and what goes into it are there together
     notes: tuple[str, ...]
     layouts: tuple[str, ...]  # that this atlas can be exported in
 
@@ -106,9 +107,9 @@ def estimate(atlas: Atlas, plan: NeuronpediaPlan) -> Estimate:
     parts, of_sample = len(units(ids, atlas.d_mlp, layout.PER_UNIT)), len(units(some, atlas.d_mlp, layout.PER_UNIT))
     files = (len(ids) if plan.layout == "prd" else round(sampled * parts / of_sample)) + len(scale.names) - sampled + 2
     whole = round(size * len(ids) / len(some)) + scale.size - size + 110 * files + 5_000
-    return Estimate(
-        plan.layout, len(ids), files, whole, len(some), 0, lacking, tuple(possible_layouts(missing_tables(atlas)))
-    )
+    disk = whole + (round(scale.plain * len(ids) / len(some)) if scale.packed else 0)
+    possible = tuple(possible_layouts(missing_tables(atlas)))
+    return Estimate(plan.layout, len(ids), files, whole, len(some), 0, disk, lacking, possible)
 
 
 def _write_units(

@@ -115,10 +115,11 @@ def _check_file(job: Job, source: _Source, table: str, file: str, *, names: Name
         source.keys = None
     for number, raw in read_lines(job.package, file, job.findings):
         size, lines = size + len(raw) + 1, number
-        row = _row(job.at(file, number), raw, source)
+        at = job.at(file, number)
+        row = _row(at, raw, source)
         rows += bool(raw.strip())
         if row is not None:
-            _check_line(source, table, row, job.at(file, number), names=names)
+            _check_line(source, table, row, at, names=names)
         elif table == "features":
             source.complete = False
     job.counts[table] += rows

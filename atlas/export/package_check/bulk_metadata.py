@@ -17,14 +17,14 @@ from atlas.export.package_check.json_text import parse_object
 from atlas.export.package_check.package import read_lines
 
 FILES = ("release", "model", "sourceset", "source")  # in the order of the importer
-_SHARED: Fields = {"createdAt": "text", "visibility": "text"}
+_SHARED: Fields = {"createdAt": "stamp", "visibility": "text"}
 FIELDS: dict[str, Fields] = {
     "model": {
         "id": "text!", "creatorId": "text!", "layers": "integer!", "neuronsPerLayer": "integer!", "owner": "text!",
         "displayName": "text", "displayNameShort": "text", "tlensId": "text?", "openRouterId": "text?",
         "hfRepoId": "text?", "dimension": "integer?", "thinking": "flag", "instruct": "flag",
         "inferenceEnabled": "flag", "website": "text?", "defaultSourceSetName": "text?", "defaultSourceId": "text?",
-        "defaultGraphSourceSetName": "text?", "updatedAt": "text", **_SHARED,
+        "defaultGraphSourceSetName": "text?", "updatedAt": "stamp", **_SHARED,
     },
     "release": {
         "name": "text!", "description": "text!", "creatorName": "text!", "creatorId": "text!",
@@ -108,10 +108,7 @@ def _check_line(row: dict[str, Any], at: At, name: str) -> None:
     fields = FIELDS[name]
     for key in row.keys() - fields.keys():
         at.say("bulk-metadata-unknown", f"keys of {name}", key, f"/{key}")
-    times = [key for key in ("createdAt", "updatedAt") if key in row and row[key] is None]
-    for key in times:
-        at.say("updated-null", "a time, or no such key", "null", f"/{key}")
-    bad = check_fields(row, {key: kind for key, kind in fields.items() if key not in times}, at)
+    bad = check_fields(row, fields, at)
     visible = row.get("visibility")
     if visible is not None and "visibility" not in bad and visible not in _VISIBLE:
         at.say("bulk-visibility", " or ".join(_VISIBLE), visible, "/visibility")

@@ -301,9 +301,9 @@ def test_long_texts_are_cut_around_the_peak(package: Make, tables: Tables) -> No
 
 
 def test_prd_features_are_in_the_form_of_the_document(package: Make, tables: Tables) -> None:
-    files = contents(package("prd", "+", bins=64, tokens=3))
-    exemplars, stats, up = exemplars_of(tables, (1,)), stats_of(tables), lens_of(tables, 1)
-    explained = labels_of(tables, (1,))
+    files = contents(package("prd", "both", bins=64, tokens=3))
+    exemplars, stats, up = exemplars_of(tables, (1, -1)), stats_of(tables), lens_of(tables, 1)
+    explained = labels_of(tables, (1, -1))
     names = {(r["layer"], r["neuron"]): r for r in tables["neurons"]}
     modules = {r["cluster_path"]: r["label"] for r in tables["clusters"]}
     for number in EVERY:
