@@ -1,0 +1,92 @@
+"""Whatever goes wrong -> one shape, {error, details}, with the status that fits; never a trace.
+
+400 what was asked is wrong, 401 no or an unknown token, 403 not from that page, 404 there is none, 409 the atlas or
+its model cannot answer this, 413 too large, 429 too often, 500 our fault, 503 busy or out of memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from atlas.errors import AtlasError, InputError, ResourceError, ServiceError
+
+_LOG = logging.getLogger("atlas.server")
+_TOLD = {404: "there is no such path; GET / lists them", 405: "this path takes other methods"}
+
+
+class Refusal(AtlasError):
+    """An answer with a status of its own."""
+
+    def __init__(
+        self, status: int, error: str, *, details: object = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(error)
+        self.status, self.details, self.headers = status, details, dict(headers or {})
+
+
+def refused(status: int, error: str, details: object = None, headers: Mapping[str, str] | None = None) -> Response:
+    """The one shape of errors."""
+    body = orjson.dumps({"error": error, "details": details}, default=str)
+    return Response(
+        body, status, media_type="application/json", headers={"cache-control": "no-store", **(headers or {})}
+    )
+
+
+def of_failure(error: AtlasError) -> Response:
+    """Our own errors."""
+    if isinstance(error, Refusal):
+        return refused(error.status, str(error), error.details, error.headers)
+    return refused(status_of(error), str(error))
+
+
+def status_of(error: AtlasError) -> int:
+    """400 for what was given, 503 for memory and disk, 502 for services, else 409: the atlas cannot answer this."""
+    for kind, status in ((InputError, 400), (ResourceError, 503), (ServiceError, 502)):
+        if isinstance(error, kind):
+            return status
+    return 409
+
+
+def of_fault(error: BaseException) -> Response:
+    """A fault of ours: its trace goes to the log, its number to the client."""
+    number = secrets.token_hex(4)
+    _LOG.error("fault %s", number, exc_info=error)
+    return refused(500, "internal error", f"the server's log has it under {number}")
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Give every failure the one shape."""
+
+    async def failure(_: Request, error: Exception) -> Response:
+        assert isinstance(error, AtlasError)
+        return of_failure(error)
+
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return refused(400, "; ".join(map(_sentence, error.errors())), [_place(one) for one in error.errors()])
+
+    async def http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        told = _TOLD.get(error.status_code)
+        return refused(error.status_code, str(error.detail).lower(), told, error.headers)
+
+    app.add_exception_handler(AtlasError, failure)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+
+
+def _place(problem: Mapping[str, Any]) -> dict[str, str]:
+    return {"at": ".".join(map(str, problem["loc"])), "problem": str(problem["msg"])}
+
+
+def _sentence(problem: Mapping[str, Any]) -> str:
+    return f"{'.'.join(map(str, problem['loc'][1:])) or 'body'}: {problem['msg']}"

@@ -1,0 +1,23 @@
+"""What the endpoints share: the atlas, the settings, the jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from atlas.server.held import HeldAtlas
+from atlas.server.settings import Settings
+from atlas.server.tokens import Tokens
+
+if TYPE_CHECKING:
+    from atlas.server.jobs.queue import Jobs
+
+
+@dataclass
+class Server:
+    """One running server."""
+
+    settings: Settings
+    held: HeldAtlas
+    tokens: Tokens
+    jobs: Jobs | None = None
