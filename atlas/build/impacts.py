@@ -120,7 +120,7 @@ def model_of(atlas: Atlas, model: Adapter | str | Path | None) -> Adapter:
 
     if isinstance(model, Adapter):
         return model
-    return load_model(model or _recipe_model(atlas), dtype=atlas.metadata.get("dtype", "float32"))
+    return load_model(model or recipe_model(atlas), dtype=atlas.metadata.get("dtype", "float32"))
 
 
 def require_model(atlas: Atlas, adapter: Adapter) -> None:
@@ -297,7 +297,7 @@ def _documents(text: HeldOutText) -> Sequence[str]:
     return found
 
 
-def _recipe_model(atlas: Atlas) -> Path:
+def recipe_model(atlas: Atlas) -> Path:
     """The model folder that the atlas's recipe names; InputError where recipe or folder are not there."""
     from atlas.build.recipe import read_recipe
 
