@@ -36,8 +36,7 @@ def serve(file: Path | None, models: tuple[Path, ...], **given: Any) -> None:
     from atlas.server.settings import Settings
 
     settings = Settings(find_atlas(file), models, **given)
-    click.echo(f"http://{settings.host}:{settings.port}/  {settings.atlas}", err=True)
-    run(settings)
+    run(settings, started=lambda address: click.echo(f"{address}  {settings.atlas}", err=True))
 
 
 @click.group(epilog="Example: atlas token add laptop --atlas data/demo.duckdb")

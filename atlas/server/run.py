@@ -2,23 +2,61 @@
 
 from __future__ import annotations
 
-import uvicorn
+import socket
+from collections.abc import Callable
 
-from atlas.errors import InputError
+import uvicorn
+from starlette.types import ASGIApp
+
+from atlas.errors import InputError, ResourceError
 from atlas.server.app import make_app
 from atlas.server.settings import Settings
 from atlas.server.tokens import Tokens
 
 
-def serve(settings: Settings) -> None:
-    """Serve until Ctrl-C or SIGTERM; InputError for an open address without a token."""
+def serve(settings: Settings, *, started: Callable[[str], None]) -> None:
+    """Serve until Ctrl-C or SIGTERM; `started` is told the address once the port is ours.
+
+    Raises InputError for an open address without a token, ResourceError for a port that cannot be had.
+    """
     if not settings.loopback and not Tokens(settings.folder).any():
         raise InputError(
             f"{settings.host} can be reached from other machines and there is no token; make one with "
             f'"atlas token add NAME --data {settings.folder}", or leave out --host'
         )
-    app, _ = make_app(settings)
-    uvicorn.run(
-        app, host=settings.host, port=settings.port, log_level="warning", server_header=False, access_log=False,
-        timeout_keep_alive=20, timeout_graceful_shutdown=5, limit_concurrency=1000, h11_max_incomplete_event_size=65536,
+    listening = listen(settings.host, settings.port)
+    with listening:
+        app, _ = make_app(settings)
+        started(address(listening))
+        uvicorn.Server(config(app)).run(sockets=[listening])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; port 0 takes a free one. ResourceError when the port is in use or may not be taken."""
+    try:
+        family, kind, number, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise InputError(f"no address for --host {host} ({error}); use 127.0.0.1 or one of this machine's") from error
+    listening = socket.socket(family, kind, number)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(place)
+    except OSError as error:
+        listening.close()
+        told = f"cannot listen on {host} port {port}: {(error.strerror or str(error)).lower()}; "
+        raise ResourceError(told + "choose another --port, or 0 for any that is free") from error
+    return listening
+
+
+def address(listening: socket.socket) -> str:
+    """The address of a bound socket."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def config(app: ASGIApp) -> uvicorn.Config:
+    """How requests are read: limits of time and number that the endpoints need not know."""
+    return uvicorn.Config(
+        app, log_level="warning", server_header=False, access_log=False, timeout_keep_alive=20,
+        timeout_graceful_shutdown=5, limit_concurrency=1000, h11_max_incomplete_event_size=65536,
     )  # fmt: skip
