@@ -64,8 +64,13 @@ class Jobs:
         _take_up(self._book, self._kinds)
         self._crew = Crew(self._book, self._kinds, locks, workers=workers, idle=keep.idle)
 
-    def submit(self, kind: str, request: dict[str, Any], *, owner: str | None = None) -> Job:
-        """Queue a job. InputError for an unknown kind, ResourceError when too many wait already."""
+    def submit(
+        self, kind: str, request: dict[str, Any], *, owner: str | None = None, environment: Environment | None = None
+    ) -> Job:
+        """Queue a job, on another model where an environment of its own is given.
+
+        InputError for an unknown kind, ResourceError when too many wait already.
+        """
         if kind not in self._kinds:
             raise InputError(f"no jobs of kind {kind!r}; known: {', '.join(sorted(self._kinds))}")
         job = Job(
@@ -75,7 +80,7 @@ class Jobs:
         )  # fmt: skip
         with self._book.lock:
             self._room()
-            self._book.add(job, self.environment)
+            self._book.add(job, environment or self.environment)
         self._crew.wake()
         return job
 
