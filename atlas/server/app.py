@@ -14,7 +14,7 @@ from atlas.server.cache import Cache
 from atlas.server.errors import add_handlers
 from atlas.server.guard import Guard
 from atlas.server.held import HeldAtlas
-from atlas.server.routes import health
+from atlas.server.routes import circuits, health, holdings, modules, neurons, search
 from atlas.server.routing import add_routes
 from atlas.server.settings import Settings
 from atlas.server.state import Server
@@ -35,7 +35,9 @@ def make_app(settings: Settings) -> tuple[ASGIApp, FastAPI]:
     )  # fmt: skip
     app.state.server = server
     add_handlers(app)
-    add_routes(app, health.routes)
+    add_routes(
+        app, health.routes, neurons.routes, search.routes, circuits.routes, modules.routes, holdings.routes,
+    )  # fmt: skip
     served: ASGIApp = Cache(app, held.fingerprint, settings.cache_size)
     served = Guard(served, settings, server.tokens)
     if settings.origins:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-import orjson
 from fastapi import Request
 from pydantic import BaseModel, Field
 from starlette.responses import FileResponse, Response
 
 from atlas.query.answer import Answer
+from atlas.server.answers import JSON, Streamed, View, encode, table
 
 T = TypeVar("T")
 
@@ -36,11 +36,11 @@ class Envelope(BaseModel, Generic[T]):
 
 
 class Table(BaseModel):
-    """Rows of one question; `total` is what there would be without the limit."""
+    """Rows of one question; `total` is what there would be without the limit, null where that is not counted."""
 
     columns: list[str]
     rows: list[dict[str, Any]]
-    total: int
+    total: int | None
     warnings: list[str]
     sql: str = Field(description="The statement; it runs in any DuckDB shell on the atlas file.")
 
@@ -72,35 +72,25 @@ class Told:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def respond(request: Request, result: Any, *, envelope: bool) -> Response:
-    """The response of an endpoint's result; `request` says which forms the client takes."""
+def respond(request: Request, result: Any, *, view: View, envelope: bool) -> Response:
+    """The response of an endpoint's result, in the form of the view."""
+    if isinstance(result, Answer) and view.streamed:
+        return Streamed(result, view)
     if isinstance(result, Response):
         return result
     if isinstance(result, Download):
         return FileResponse(result.path, media_type=result.media_type, filename=result.name)
     if isinstance(result, Pending):
         told = Told(result.document, "queued: ask at the location given", 202, {"location": result.location})
-        return _json(told, envelope)
-    return _json(result if isinstance(result, Told) else Told(result), envelope)
+        return _json(told, view, envelope)
+    return _json(result if isinstance(result, Told) else Told(result), view, envelope)
 
 
-def table(answer: Answer) -> dict[str, Any]:
-    """An answer as a Table."""
-    rows = answer.rows()
-    return {"columns": answer.columns, "rows": rows, "total": answer.total, "warnings": list(answer.warnings),
-            "sql": answer.sql}  # fmt: skip
-
-
-def encode(value: Any) -> bytes:
-    """JSON as the command line writes it: dates and other types as text; NaN and infinities, which JSON lacks, null."""
-    return orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS)
-
-
-def _json(told: Told, envelope: bool) -> Response:
-    value = table(told.value) if isinstance(told.value, Answer) else told.value
+def _json(told: Told, view: View, envelope: bool) -> Response:
+    value = table(told.value, view.max_rows) if isinstance(told.value, Answer) else told.value
     if envelope:
         value = {"status": "success", "data": value, "message": told.message}
-    return Response(encode(value), told.status, media_type="application/json", headers=dict(told.headers))
+    return Response(encode(value, _plain), told.status, media_type=JSON, headers=dict(told.headers))
 
 
 def _plain(value: object) -> object:
