@@ -28,8 +28,6 @@ from atlas.server.jobs.process import end_orphans
 from atlas.server.jobs.store import Chosen, Store
 from atlas.server.jobs.work import KINDS, Environment, Kind
 
-_BETWEEN = 0.25  # seconds between two events of one watcher
-
 
 class Jobs:
     """All jobs of one server. Every method may be called from any thread, `wait` and `events` from any event loop.
@@ -141,9 +139,10 @@ class Jobs:
                 )
             self._room()
             fresh = replace(job, status="queued", stage="queued", progress=0.0, error=None, details=None)
-            self._book.requeue(replace(fresh, done=0, total=0, finished=None, resumable=False))
+            fresh = replace(fresh, done=0, total=0, finished=None, resumable=False)
+            self._book.requeue(fresh)
         self._crew.wake()
-        return self.get(job_id)
+        return fresh
 
     async def wait(self, job_id: str, seconds: float) -> Job:
         """The job as soon as it has ended, or as it stands after so many seconds."""
@@ -155,19 +154,19 @@ class Jobs:
         return await self._read(job_id)
 
     async def events(self, job_id: str) -> AsyncIterator[Job]:
-        """The job now, then whenever it has changed, at most 4 times a second; ends after its end."""
+        """The job now, then whenever it has changed (progress: 4 times a second at most); ends after its end."""
         told: Job | None = None
         with self._book.watchers.watching(job_id) as changed:
-            while told is None or not (told.ended or self._book.closed):
+            while True:
                 changed.clear()
+                last = self._book.closed  # looked at before the job: what is read then is final
                 job = await self._read(job_id)
-                if job == told:
-                    await changed.wait()
-                    continue
-                yield job
+                if job != told:
+                    yield job
+                if job.ended or last:
+                    return
                 told = job
-                if not job.ended:
-                    await asyncio.sleep(_BETWEEN)
+                await changed.wait()
 
     def close(self) -> None:
         """Stop: running jobs become interrupted, queued ones run when the folder is opened again."""

@@ -63,4 +63,14 @@ class Work:
             return self.models.load(folder, dtype or atlas.metadata.get("dtype", "float32"))
 
 
-KINDS: dict[str, Kind] = {}
+_WORK = "atlas.server.work"
+KINDS: dict[str, Kind] = {
+    "weight-analysis": Kind(f"{_WORK}.pruning:weight_analysis"),
+    # These three write the atlas where the request says so; what was stored before a stop is not measured again.
+    "impact": Kind(f"{_WORK}.pruning:impact", resumable=True, exclusive=True),
+    "importance": Kind(f"{_WORK}.pruning:importance", resumable=True, exclusive=True),
+    "batch": Kind(f"{_WORK}.pruning:batch", resumable=True, exclusive=True),
+    "activations": Kind(f"{_WORK}.activations:generate", resumable=True),
+    "clusters-generate": Kind(f"{_WORK}.activations:cluster", resumable=True),
+    "clustering": Kind(f"{_WORK}.clustering:clustering", resumable=True, exclusive=True),
+}

@@ -82,7 +82,13 @@ def model(work: Work, request: dict) -> dict:
     return {"pid": os.getpid(), "object": id(adapter), "model": adapter.spec.name, "nice": os.nice(0)}
 
 
+def where(work: Work, request: dict) -> dict:
+    """What it works on."""
+    return {"atlas": str(work.atlas), "model": work.model}
+
+
 KINDS = {
+    "where": Kind("small_kinds:where"),
     "steps": Kind("small_kinds:steps", resumable=True),
     "two tasks": Kind("small_kinds:two_tasks", stages={"writing": 0.5}),
     "deaf": Kind("small_kinds:deaf"),
