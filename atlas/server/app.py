@@ -14,7 +14,23 @@ from atlas.server.cache import Cache
 from atlas.server.errors import add_handlers
 from atlas.server.guard import Guard
 from atlas.server.held import HeldAtlas
-from atlas.server.routes import circuits, health, holdings, modules, neurons, search
+from atlas.server.jobs.queue import Jobs
+from atlas.server.jobs.work import Environment
+from atlas.server.models import Models
+from atlas.server.routes import (
+    activations,
+    circuits,
+    clusters,
+    health,
+    holdings,
+    models,
+    modules,
+    neurons,
+    pruning,
+    queries,
+    samples,
+    search,
+)
 from atlas.server.routing import add_routes
 from atlas.server.settings import Settings
 from atlas.server.state import Server
@@ -28,7 +44,7 @@ def make_app(settings: Settings) -> tuple[ASGIApp, FastAPI]:
     Raises InputError when there is no atlas, StoreError when it cannot be read.
     """
     held = HeldAtlas(settings.atlas, limits=Limits(memory=settings.memory, threads=settings.threads))
-    server = Server(settings, held, Tokens(settings.folder))
+    server = Server(settings, held, Tokens(settings.folder), models=Models.of(settings.models))
     app = FastAPI(
         title="atlas", version=atlas.__version__, description=atlas.__doc__ or "", lifespan=_lifespan(server),
         docs_url=None, redoc_url=None, openapi_url="/openapi.json",
@@ -36,7 +52,8 @@ def make_app(settings: Settings) -> tuple[ASGIApp, FastAPI]:
     app.state.server = server
     add_handlers(app)
     add_routes(
-        app, health.routes, neurons.routes, search.routes, circuits.routes, modules.routes, holdings.routes,
+        app, health.routes, models.routes, pruning.routes, activations.routes, clusters.routes, queries.routes,
+        samples.routes, neurons.routes, search.routes, circuits.routes, modules.routes, holdings.routes,
     )  # fmt: skip
     served: ASGIApp = Cache(app, held.fingerprint, settings.cache_size)
     served = Guard(served, settings, server.tokens)
@@ -51,7 +68,14 @@ def make_app(settings: Settings) -> tuple[ASGIApp, FastAPI]:
 def _lifespan(server: Server):  # type: ignore[no-untyped-def]
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        server.held.close()
+        where = server.settings
+        model = str(where.models[0]) if where.models else None
+        environment = Environment(server.held.path, model, where.folder)
+        server.jobs = Jobs(where.folder, environment, workers=where.workers)
+        try:
+            yield
+        finally:
+            server.jobs.close()
+            server.held.close()
 
     return lifespan

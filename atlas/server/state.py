@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from atlas.server.held import HeldAtlas
+from atlas.server.models import Models
 from atlas.server.settings import Settings
 from atlas.server.tokens import Tokens
 
@@ -21,3 +22,4 @@ class Server:
     held: HeldAtlas
     tokens: Tokens
     jobs: Jobs | None = None
+    models: Models = field(default_factory=lambda: Models({}, None))
