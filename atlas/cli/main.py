@@ -64,10 +64,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _invoke(arguments: list[str] | None) -> object:
+    stdout = sys.stdout
     try:
         return cli.main(arguments, prog_name="atlas", standalone_mode=False)
     except SystemExit as stop:
-        if isinstance(stop.__context__, BrokenPipeError):  # click's own way to leave when `head` has enough
+        # click's own ways to leave when `head` has enough; the second is that of 8.5
+        if isinstance(stop.__context__, BrokenPipeError) or sys.stdout is not stdout:
             return 0
         raise
     except ModuleNotFoundError as error:

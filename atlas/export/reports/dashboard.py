@@ -1,16 +1,18 @@
 """Panels of a neuron -> the JSON document that a page is drawn from: one form, described in tests/export/reports.
 
 Numbers that are not finite are null, dates are ISO 8601, tokens are decoded text. Lists of both signs are two lists.
+Every text is UTF-8 without NUL: what could break a reader is written visibly.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from atlas.export.reports.missing import Missing
     from atlas.export.reports.panels import Panels
     from atlas.query.atlas import Atlas
 
@@ -39,8 +41,11 @@ _PROVENANCE = (
 )  # fmt: skip
 
 
-def dashboard(found: Panels, atlas: Atlas) -> dict[str, Any]:
-    """One neuron as a document; panels without data are empty lists or null."""
+def dashboard(found: Panels, atlas: Atlas, *, missing: Sequence[Missing] = ()) -> dict[str, Any]:
+    """One neuron as a document; panels without data are empty lists or null.
+
+    missing: what the whole atlas lacks (missing_panels). similar is null when it was not asked for.
+    """
     about, lists = found.about, found.lists
     document = {
         "schema": FORM,
@@ -51,6 +56,10 @@ def dashboard(found: Panels, atlas: Atlas) -> dict[str, Any]:
         "exemplars": _signed(lists["exemplars"], _TEXT, ("positive", "negative")),
         "tokens": _signed(lists["tokens"], _TOKEN, ("positive", "negative")),
         "logit_lens": _signed(lists["logit_lens"], ("token_id", "token", "value"), ("promoted", "suppressed")),
+        "read_tokens": {
+            name: [_take(row, ("token_id", "token", "value")) for row in lists["read_tokens"] if _part(row) == name]
+            for name in ("gate", "up_positive", "up_negative")
+        },
         "edges": {
             "n_in": about["n_edges_in"], "n_out": about["n_edges_out"],
             "in": [_take(row, _EDGE) for row in lists["edges_in"]],
@@ -61,8 +70,9 @@ def dashboard(found: Panels, atlas: Atlas) -> dict[str, Any]:
             way: [_take(row, _WIRE) for row in lists["wiring"] if row["direction"] == way]
             for way in ("upstream", "downstream")
         },
-        "pruning": lists["pruning"], "impacts": lists["impacts"], "similar": lists["similar"],
+        "pruning": lists["pruning"], "impacts": lists["impacts"], "similar": lists.get("similar"),
         "notes": list(atlas.truncation()),
+        "missing": [vars(one) for one in missing],
         "provenance": {key: atlas.metadata[key] for key in _PROVENANCE if key in atlas.metadata},
     }  # fmt: skip
     return {key: plain(value) for key, value in document.items()}
@@ -77,13 +87,27 @@ def module_dashboard(card: dict[str, Any], subtree: dict[str, Any], atlas: Atlas
 
 def plain(value: Any) -> Any:
     """What JSON can hold."""
+    if isinstance(value, str):
+        return _sound(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {_sound(str(key)): plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [plain(one) for one in value]
     return value.isoformat() if isinstance(value, date) else value
+
+
+def _sound(text: str) -> str:
+    """Text that is UTF-8: half of a surrogate pair is written as its escape, a NUL as the sign for it."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\u2400")
+
+
+def _part(row: dict[str, Any]) -> str:
+    """The list of a read token: gate, up_positive or up_negative."""
+    return "gate" if row["part"] == "gate" else "up_positive" if row["polarity"] > 0 else "up_negative"
 
 
 def _take(row: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:

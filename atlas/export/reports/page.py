@@ -1,6 +1,7 @@
 """A dashboard document -> one self-contained HTML page that is read without a script and without a network.
 
-Templates escape everything; a page's policy forbids scripts and every connection.
+Templates escape everything and spell out what is invisible (control and bidi characters, lone surrogates); a page's
+policy forbids scripts and every connection.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def page_name(layer: int, neuron: int) -> str:
 def _templates() -> Environment:
     found = Environment(
         loader=PackageLoader(__package__, "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, finalize=_seen,
     )  # fmt: skip
     found.filters |= {
         "number": number, "percent": percent, "quoted": quoted_token, "visible": visible, "shown": _shown,
@@ -70,6 +71,11 @@ def _templates() -> Environment:
     }  # fmt: skip
     found.globals |= {"page_name": page_name, "strongest": _strongest}
     return found
+
+
+def _seen(value: object) -> object:
+    """Whatever a page prints: nothing in it is invisible or turns the text around."""
+    return visible(value) if type(value) is str else value  # Markup is a str of its own kind, made by us
 
 
 def _shown(token: object) -> str:

@@ -49,6 +49,7 @@ _PANELS = {
         -r["polarity"], _nulls_last(r["expected"]), -r["n"], r["token_id"])),
     "exemplars": _Panel("neuron_exemplars", lambda r: (-r["polarity"], r["stratum"], r["rank"])),
     "logit_lens": _Panel("neuron_logit_lens", lambda r: (-r["polarity"], r["rank"], r["token_id"])),
+    "read_tokens": _Panel("neuron_read_tokens", lambda r: (r["part"], -r["polarity"], r["rank"], r["token_id"])),
     "edges_in": _Panel("edges_into", lambda r: (-r["weight_abs_sum"], r["layer"], r["neuron"])),
     "edges_out": _Panel("edges_from", lambda r: (-r["weight_abs_sum"], r["layer"], r["neuron"])),
     "wiring": _Panel("neuron_wiring", lambda r: (
@@ -61,7 +62,7 @@ _PANELS = {
 def panels(atlas: Atlas, ids: Sequence[int], *, k: int = 10, similar: int = 5) -> Iterator[Panels]:
     """Yield the panels of each neuron, in the order of `ids`, 200 at a time.
 
-    k: rows of each list (of each sign where both are shown); similar: neurons of the most similar edges, 0 for none.
+    k: rows of each list (of each sign where both are shown); similar: neurons of the most similar edges, 0 for no list.
     Ids that are no rows of the atlas are left out.
     """
     alike = SimilarByEdges(atlas) if similar else None
@@ -69,15 +70,17 @@ def panels(atlas: Atlas, ids: Sequence[int], *, k: int = 10, similar: int = 5) -
         some = list(ids[first : first + _CHUNK])
         about = {row.pop("id"): row for row in _ask(atlas, "neuron_card", some, {})}
         lists = {name: _grouped(atlas, panel, some, k) for name, panel in _PANELS.items()}
-        near = alike.nearest(some, similar) if alike else {}
+        near = alike.nearest(some, similar) if alike else None
         modules, layers = _modules(atlas, [row["cluster_path"] for row in about.values() if row["cluster_path"]])
         for one in some:
             if one in about:
                 path = about[one]["cluster_path"]
                 found = {name: rows.get(one, []) for name, rows in lists.items()}
+                if near is not None:
+                    found["similar"] = near.get(one, [])
                 above = [modules[p] for p in _prefixes(path) if p in modules] if path else []
                 place = NeuronId(*divmod(one, atlas.d_mlp))
-                yield Panels(place, about[one], {**found, "similar": near.get(one, [])}, above, layers.get(path, []))
+                yield Panels(place, about[one], found, above, layers.get(path, []))
 
 
 def _grouped(atlas: Atlas, panel: _Panel, ids: list[int], k: int) -> dict[int, list[Row]]:

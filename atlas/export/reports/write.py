@@ -16,6 +16,7 @@ from atlas.errors import InputError, ResourceError
 from atlas.export.folder import replace_bytes
 from atlas.export.pictures.svg import picture
 from atlas.export.reports.dashboard import dashboard, module_dashboard
+from atlas.export.reports.missing import missing_panels
 from atlas.export.reports.page import index_page, module_page, neuron_page, page_name
 from atlas.export.reports.panels import panels
 from atlas.progress import Progress, Quiet
@@ -76,9 +77,9 @@ def write_reports(atlas: Atlas, target: Path, plan: ReportPlan, *, progress: Pro
 
 
 def _neurons(atlas: Atlas, out: _Folder, plan: ReportPlan, task: Task) -> list[dict[str, Any]]:
-    entries = []
+    entries, missing = [], missing_panels(atlas)
     for found in panels(atlas, plan.neurons, k=plan.rows, similar=plan.similar):
-        document = dashboard(found, atlas)
+        document = dashboard(found, atlas, missing=missing)
         name = page_name(found.id.layer, found.id.neuron)
         out.page(name, document, neuron_page(document, layers=out.layers, pages=out.names))
         entries.append(_neuron_entry(name, document))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
@@ -20,7 +22,8 @@ import atlas
 from atlas import InputError
 from atlas.cli import main as cli
 from atlas.export.reports import panels as panels_module
-from atlas.export.reports.page import page_name
+from atlas.export.reports.dashboard import dashboard
+from atlas.export.reports.page import neuron_page, page_name
 from atlas.export.reports.panels import panels
 from atlas.export.reports.write import ReportPlan, write_reports
 from atlas.query import similar_edges
@@ -89,7 +92,8 @@ def test_every_panel_is_the_answer_for_that_neuron_alone(big: atlas.Atlas, a: at
             assert {**found.about} == card.about
             for name, answer in (
                 ("labels", card.labels), ("tokens", card.top_tokens), ("exemplars", card.exemplars),
-                ("logit_lens", card.logit_lens), ("edges_in", card.edges_in), ("edges_out", card.edges_out),
+                ("logit_lens", card.logit_lens), ("read_tokens", card.read_tokens),
+                ("edges_in", card.edges_in), ("edges_out", card.edges_out),
                 ("wiring", card.wiring), ("pruning", card.pruning), ("impacts", card.impacts),
             ):  # fmt: skip
                 assert found.lists[name] == answer.rows(), (found.id, name)
@@ -232,15 +236,173 @@ def test_folders_of_something_else_are_refused(a: atlas.Atlas, big: atlas.Atlas,
         write_reports(opened, tmp_path / "full", ReportPlan([1]))
 
 
+def sections(text: str) -> dict[str, str]:
+    """Text of every box by its heading, the heading left out."""
+    found = re.findall(r"<section\b[^>]*>(.*?)</section>", text, re.DOTALL)
+    heads = [re.search(r"<h2[^>]*>(.*?)</h2>", one, re.DOTALL) for one in found]
+    assert all(heads)
+    return {unescape(head[1]): one.replace(head[0], "") for head, one in zip(heads, found, strict=True) if head}
+
+
+def words_of(html: str) -> str:
+    return " ".join(" ".join(Page(html).words).split())
+
+
 def test_an_atlas_with_nothing_but_neurons_has_pages(tmp_path: Path) -> None:
     tables = {"neurons": small_tables()["neurons"]}
     for row in tables["neurons"]:
         row |= {"label": None, "description": None, "cluster_path": None, "max_activation": None}
     with atlas.open(write_atlas(tmp_path / "a.duckdb", tables)) as opened:
         assert write_reports(opened, tmp_path / "out", ReportPlan([0, 5])).pages == 2
-    page = Page((tmp_path / "out" / "html" / "L0_N0.html").read_text())
-    assert page.faults == [] and "No activations were measured." in " ".join(page.words)
-    jsonschema.validate(json.loads((tmp_path / "out" / "json" / "L0_N0_dashboard.json").read_text()), SCHEMA)
+    text = (tmp_path / "out" / "html" / "L0_N0.html").read_text()
+    assert Page(text).faults == [] and list(sections(text)) == ["Not in this atlas", "Where this comes from"]
+    document = json.loads((tmp_path / "out" / "json" / "L0_N0_dashboard.json").read_text())
+    jsonschema.validate(document, SCHEMA)
+    assert len(document["missing"]) == 10 and document["activation"] is None
+
+
+@pytest.mark.parametrize(
+    ("table", "boxes", "told"),
+    [
+        ("labels", ["Labels"], 'labels: "atlas label rules" makes some'),
+        (
+            "exemplars",
+            ["Texts that fire it", "Texts that drive it negative"],
+            "texts that fire neurons: a build with a",
+        ),
+        ("logit_lens", ["Writes"], "(logit lens): a build measures them from the weights"),
+        ("read_tokens", ["Reads"], "tokens that neurons read: a build"),
+        ("token_stats", ["Tokens, positive", "Tokens, negative"], "tokens that fire neurons: a build"),
+        ("wiring", ["Wiring"], "wiring: a build"),
+        ("edges", ["Fed by (0)", "Feeds (0)", "Similar edges"], "edges: a build makes them from attribution graphs"),
+        ("clusters", ["Module"], 'modules: "atlas cluster ATLAS" finds them'),
+        ("neuron_stats", ["Activation"], "activation statistics: a build"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_what_the_atlas_lacks_is_said_and_has_no_box(tmp_path: Path, table: str, boxes: list[str], told: str) -> None:
+    with atlas.open(write_atlas(tmp_path / "a.duckdb", small_tables())) as opened:
+        write_reports(opened, tmp_path / "whole", ReportPlan([0]))
+    with atlas.open(write_atlas(tmp_path / "b.duckdb", small_tables() | {table: []})) as opened:
+        write_reports(opened, tmp_path / "out", ReportPlan([0]))
+    whole = sections((tmp_path / "whole" / "html" / "L0_N0.html").read_text())
+    found = sections((tmp_path / "out" / "html" / "L0_N0.html").read_text())
+    assert {re.sub(r"\d+", "0", name) for name in whole.keys() - found.keys()} == set(boxes)
+    assert "Not in this atlas" not in whole and told in words_of(found["Not in this atlas"])
+    document = json.loads((tmp_path / "out" / "json" / "L0_N0_dashboard.json").read_text())
+    jsonschema.validate(document, SCHEMA)
+    assert [one["table"] for one in document["missing"]] == [table]
+
+
+def test_no_box_is_empty(a: atlas.Atlas, tmp_path: Path) -> None:
+    """Also of neurons of which hardly anything is known, in an atlas that knows it of others."""
+    write_reports(a, tmp_path, ReportPlan(range(24), ["1", "2"]))
+    for path in (tmp_path / "html").iterdir():
+        for name, inner in sections(path.read_text()).items():
+            assert words_of(inner) or "<svg" in inner, (path.name, name)
+
+
+def test_a_neuron_without_activations(tmp_path: Path) -> None:
+    tables = small_tables()
+    gone = (0, 3)
+    for name in ("neuron_stats", "exemplars", "token_stats"):
+        tables[name] = [row for row in tables[name] if (row["layer"], row["neuron"]) != gone]
+    dead = next(row for row in tables["neuron_stats"] if (row["layer"], row["neuron"]) == (0, 4))
+    names = ("s1", "s2", "s3", "s4", "abs_sum", "min", "max", "hist_lo", "hist_hi")
+    dead |= dict.fromkeys(names, 0.0) | {"n_active": 0, "hist": [0] * 66, "fire_pos": None, "fire_neg": None}
+    with atlas.open(write_atlas(tmp_path / "a.duckdb", tables)) as opened:
+        write_reports(opened, tmp_path / "out", ReportPlan([3, 4]))
+    boxes = sections((tmp_path / "out" / "html" / "L0_N3.html").read_text())
+    assert "No activations of it were measured." in boxes["Activation"] and "None kept." in boxes["Texts that fire it"]
+    assert "No strong firing of this sign was counted." in boxes["Tokens, positive"]
+    never = sections((tmp_path / "out" / "html" / "L0_N4.html").read_text())["Activation"]
+    assert "<svg" not in never and "It was 0 at all 800 positions." in words_of(never) and "nan" not in never
+    for name in ("L0_N3", "L0_N4"):
+        text = (tmp_path / "out" / "json" / f"{name}_dashboard.json").read_text()
+        jsonschema.validate(json.loads(text, parse_constant=pytest.fail), SCHEMA)
+
+
+def test_read_tokens_are_those_of_the_atlas(a: atlas.Atlas, tmp_path: Path) -> None:
+    write_reports(a, tmp_path, ReportPlan([0, 9]))
+    document = json.loads((tmp_path / "json" / "L0_N0_dashboard.json").read_text())
+    rows = a.neuron("L0/N0").read_tokens.rows()
+    found = {
+        (part.partition("_")[0], -1 if part.endswith("negative") else 1, row["token_id"]): row["value"]
+        for part, listed in document["read_tokens"].items() for row in listed
+    }  # fmt: skip
+    assert found == {(row["part"], row["polarity"], row["token_id"]): row["value"] for row in rows} and len(found) == 4
+    box = sections((tmp_path / "html" / "L0_N0.html").read_text())["Reads"]
+    assert re.findall(r"<h3>(.*?)</h3>", box) == ["open its gate", "push it up", "push it down"]
+    for row in rows:
+        assert f"“{row['token'].replace(' ', '␣')}”" in box and f"{row['value']:+.3g} of the pre-activation" in box
+    assert "Its read tokens were not measured." in sections((tmp_path / "html" / "L1_N1.html").read_text())["Reads"]
+
+
+ODD = "a\x00b\x1b[31m\u202ec\u2066d\u200be\ufefff\x85\u2028 \\xe2\\x80 é"
+
+
+def test_text_that_is_no_plain_text_is_shown_visibly(tmp_path: Path) -> None:
+    """Control and bidi characters and escaped bytes wherever the atlas holds text, on pages, in JSON and the index."""
+    tables = small_tables()
+    for name, columns in (
+        ("neurons", ("label", "description", "input_label")), ("clusters", ("label",)), ("vocab", ("token",)),
+        ("labels", ("label", "type", "interpretability", "source", "model", "description")),
+        ("pruning", ("score_method",)), ("impacts", ("reason",)),
+    ):  # fmt: skip
+        for row in tables[name]:
+            row.update(dict.fromkeys(columns, ODD))
+    with atlas.open(write_atlas(tmp_path / "a.duckdb", tables, corpora=ODD)) as opened:
+        write_reports(opened, tmp_path / "out", ReportPlan(range(12), ["1"]))
+    for path in (tmp_path / "out").rglob("*.html"):
+        text = path.read_bytes().decode()
+        assert Page(text).faults == [] and not re.search(
+            "[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066\u200b\ufeff]", text
+        )
+        assert "\\u202ec\\u2066d\\u200be" in text
+    for path in (tmp_path / "out").rglob("*.json"):
+        document = json.loads(path.read_bytes().decode())
+        assert "\0" not in str(document) and "a\u2400b" in json.dumps(document, ensure_ascii=False)
+        if "L" in path.name:
+            jsonschema.validate(document, SCHEMA)
+
+
+def test_half_of_a_surrogate_pair_is_spelled_out(a: atlas.Atlas) -> None:
+    """An atlas cannot hold one, other sources of panels can."""
+    (found,) = panels(a, [0])
+    found.about["label"] = found.lists["exemplars"][0]["tokens"][0] = "x\ud83d"
+    document = dashboard(found, a)
+    assert document["label"] == "x\\ud83d" == document["exemplars"]["positive"][0]["tokens"][0]
+    text = neuron_page(document, layers=3)
+    assert "x\\ud83d" in text and text.encode() and json.dumps(document, ensure_ascii=False).encode()
+
+
+def test_tokens_without_a_text(tmp_path: Path) -> None:
+    tables = small_tables()
+    tables["vocab"] = [row for row in tables["vocab"] if row["token_id"] != 5]
+    tables["vocab"][1]["token"] = ""
+    with atlas.open(write_atlas(tmp_path / "a.duckdb", tables)) as opened:
+        write_reports(opened, tmp_path / "out", ReportPlan([0]))
+    boxes = sections((tmp_path / "out" / "html" / "L0_N0.html").read_text())
+    assert "&lt;token 5&gt;" in boxes["Writes"] and "(empty)" in boxes["Writes"] and "(empty)" in boxes["Reads"]
+
+
+def test_a_full_disk_is_one_line_and_a_rerun_ends_it(tmp_path: Path, drawn: Path) -> None:  # noqa: F811
+    words = [sys.executable, "-m", "atlas", "report", "--top", "12", "--atlas", str(drawn), "-o", str(tmp_path / "out")]
+    assert subprocess.run([*words, "-q"], check=True, capture_output=True).returncode == 0
+    pages = sorted((tmp_path / "out" / "html").iterdir(), key=lambda path: path.stat().st_size)
+    whole, limit = {path: path.read_bytes() for path in pages}, pages[len(pages) // 2].stat().st_size
+    for path in (tmp_path / "out").rglob("*.html"):
+        path.write_text("old")
+    done = subprocess.run(
+        [*words, "-q"], capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("atlas: cannot write ") and "free some space, or give another -o" in done.stderr
+    assert all(path.read_bytes() in (b"old", whole[path]) for path in pages)
+    assert not [path for path in (tmp_path / "out").rglob(".*")]
+    subprocess.run([*words, "-q"], check=True, capture_output=True)
+    assert {path: path.read_bytes() for path in pages} == whole
 
 
 def run_cli(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
