@@ -135,13 +135,13 @@ def add_routes(app: FastAPI, *groups: Routes) -> None:
 
 
 def _add(app: FastAPI, endpoint: Endpoint, *, envelope: bool) -> None:
-    model = Envelope[endpoint.reply] if envelope else endpoint.reply  # type: ignore[name-defined]
+    model = None if endpoint.reply is Response else Envelope[endpoint.reply] if envelope else endpoint.reply
     summary, _, text = inspect.cleandoc(endpoint.call.__doc__ or "").partition("\n")
     app.add_api_route(
         ("/api/v1" if envelope else "/api") + endpoint.path,
         _handler(endpoint, envelope),
         methods=[endpoint.method],
-        response_model=None if endpoint.reply is Response else model,
+        response_model=model,
         responses=_responses(endpoint),
         summary=summary.rstrip("."),
         description=text.strip() or None,
