@@ -73,4 +73,5 @@ KINDS: dict[str, Kind] = {
     "activations": Kind(f"{_WORK}.activations:generate", resumable=True),
     "clusters-generate": Kind(f"{_WORK}.activations:cluster", resumable=True),
     "clustering": Kind(f"{_WORK}.clustering:clustering", resumable=True, exclusive=True),
+    "neuronpedia-export": Kind(f"{_WORK}.neuronpedia:neuronpedia_export", resumable=True, stages={"packing": 0.1}),
 }
