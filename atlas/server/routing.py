@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel
 from starlette.convertors import Convertor, register_url_convertor
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from atlas.query.atlas import Atlas
 from atlas.server.answers import JSON, STREAMS, Streamed, View, choose
@@ -43,7 +43,7 @@ class Endpoint:
     keep: bool  # the answer depends on the atlas and the address alone
     statuses: tuple[int, ...]  # besides 200 and those that any request may get
     job: bool  # may answer 202 with a job
-    forms: tuple[str, ...] = ()  # media types besides JSON; a Table has all streams anyhow
+    forms: tuple[str, ...] = ()  # media types besides JSON (of a Response: all); a Table has all streams anyhow
     hints: Mapping[str, Any] = field(default_factory=dict)  # annotations in place of the function's
 
     @property
@@ -59,6 +59,8 @@ class Endpoint:
     @property
     def offered(self) -> tuple[str, ...]:
         """Media types of its answer; empty where it is not ours to choose."""
+        if self.reply is Response:
+            return ()
         if self.reply is Table:
             return (JSON, *STREAMS, *self.forms)
         if self.forms or typing.get_origin(self.reply) in (dict, list) or _is_model(self.reply):
@@ -135,13 +137,14 @@ def add_routes(app: FastAPI, *groups: Routes) -> None:
 
 
 def _add(app: FastAPI, endpoint: Endpoint, *, envelope: bool) -> None:
-    model = None if endpoint.reply is Response else Envelope[endpoint.reply] if envelope else endpoint.reply
+    model = None if endpoint.reply is Response else Envelope[endpoint.reply] if envelope else endpoint.reply  # type: ignore[name-defined]
     summary, _, text = inspect.cleandoc(endpoint.call.__doc__ or "").partition("\n")
     app.add_api_route(
         ("/api/v1" if envelope else "/api") + endpoint.path,
         _handler(endpoint, envelope),
         methods=[endpoint.method],
         response_model=model,
+        response_class=Response if endpoint.reply is Response else JSONResponse,
         responses=_responses(endpoint),
         summary=summary.rstrip("."),
         description=text.strip() or None,
@@ -160,7 +163,7 @@ def _responses(endpoint: Endpoint) -> dict[int | str, dict[str, Any]]:
     statuses |= {*_OF_ATLAS} if Atlas in endpoint.annotations.values() else set()
     statuses |= {406} if endpoint.offered else set()
     responses: dict[int | str, dict[str, Any]] = {status: {"model": Failure} for status in sorted(statuses)}
-    if other := [form for form in endpoint.offered if form != JSON]:
+    if other := endpoint.forms if endpoint.reply is Response else [one for one in endpoint.offered if one != JSON]:
         responses[200] = {"content": {form: {} for form in other}}
     if endpoint.job:
         responses[202] = {"description": "A job does it; its address is in the Location header."}

@@ -163,7 +163,10 @@ def export_status(server: Server, export_id: ExportId) -> dict[str, Any]:
     return _status(_export(server, export_id))
 
 
-@routes.get("/neuronpedia/export/{export_id}/download", reply=Response, keep=False, statuses=(404, 409, 503))
+@routes.get(
+    "/neuronpedia/export/{export_id}/download",
+    reply=Response, forms=("application/zip",), keep=False, statuses=(404, 409, 503),
+)  # fmt: skip
 def download_export(
     server: Server,
     export_id: ExportId,

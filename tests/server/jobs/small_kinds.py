@@ -87,7 +87,17 @@ def where(work: Work, request: dict) -> dict:
     return {"atlas": str(work.atlas), "model": work.model}
 
 
+def export(work: Work, request: dict) -> dict:
+    """What an export of 7 features tells."""
+    with work.progress.task("features", 7, "features") as task:
+        for _ in range(7):
+            time.sleep(0.1)
+            task.advance()
+    return {"output_path": "export.zip", "file_size": 12, "feature_count": 7}
+
+
 KINDS = {
+    "export": Kind("small_kinds:export"),
     "where": Kind("small_kinds:where"),
     "steps": Kind("small_kinds:steps", resumable=True),
     "two tasks": Kind("small_kinds:two_tasks", stages={"writing": 0.5}),
