@@ -143,7 +143,7 @@ class Reading:
 
     def _begin(self) -> Iterator[bytes]:
         self._cursor = self._answer.run()
-        return _WRITERS[self._form](self._answer.columns, self._cursor)
+        return parts(self._form, self._answer.columns, self._cursor)
 
 
 async def ended(receive: Receive, then: Callable[[], None]) -> None:
@@ -186,6 +186,11 @@ def _finite(value: Any, default: Callable[[Any], Any]) -> Any:
     return value if value is None or isinstance(value, str | int) else _finite(default(value), default)
 
 
+def parts(form: str, columns: list[str], cursor: duckdb.DuckDBPyConnection) -> Iterator[bytes]:
+    """The rows that are left of a cursor, in a form of STREAMS, some at a time."""
+    return _WRITERS[form](columns, cursor)
+
+
 def _lines(columns: list[str], cursor: duckdb.DuckDBPyConnection) -> Iterator[bytes]:
     while rows := cursor.fetchmany(BATCH):
         yield b"\n".join([encode(dict(zip(columns, row, strict=True))) for row in rows]) + b"\n"
@@ -204,13 +209,14 @@ def _csv(columns: list[str], cursor: duckdb.DuckDBPyConnection) -> Iterator[byte
 
 
 def _arrow(columns: list[str], cursor: duckdb.DuckDBPyConnection) -> Iterator[bytes]:
-    import pyarrow
+    import pyarrow.ipc
 
-    reader = cursor.to_arrow_reader(BATCH * 8)
+    reader: pyarrow.RecordBatchReader = cursor.to_arrow_reader(BATCH * 8)
+    schema = pyarrow.schema([one.with_name(name) for one, name in zip(reader.schema, columns, strict=True)])
     out = io.BytesIO()
-    with pyarrow.ipc.new_stream(out, reader.schema) as writer:
+    with pyarrow.ipc.new_stream(out, schema) as writer:
         for batch in reader:
-            writer.write_batch(batch)
+            writer.write_batch(pyarrow.RecordBatch.from_arrays(batch.columns, schema=schema))
             yield _taken(out)
     yield _taken(out)
 

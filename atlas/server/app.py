@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 import atlas
 from atlas.server.cache import Cache
+from atlas.server.channels import add_sockets
 from atlas.server.errors import add_handlers
 from atlas.server.guard import Guard
 from atlas.server.held import HeldAtlas
@@ -23,15 +23,19 @@ from atlas.server.routes import (
     clusters,
     health,
     holdings,
+    jobs,
     models,
     modules,
+    neuronpedia,
     neurons,
     pruning,
     queries,
     samples,
     search,
+    sql,
 )
 from atlas.server.routing import add_routes
+from atlas.server.sandbox.pool import Sandbox
 from atlas.server.settings import Settings
 from atlas.server.state import Server
 from atlas.server.tokens import Tokens
@@ -46,36 +50,36 @@ def make_app(settings: Settings) -> tuple[ASGIApp, FastAPI]:
     held = HeldAtlas(settings.atlas, limits=Limits(memory=settings.memory, threads=settings.threads))
     server = Server(settings, held, Tokens(settings.folder), models=Models.of(settings.models))
     app = FastAPI(
-        title="atlas", version=atlas.__version__, description=atlas.__doc__ or "", lifespan=_lifespan(server),
+        title="atlas", version=atlas.__version__, description=atlas.__doc__ or "",
         docs_url=None, redoc_url=None, openapi_url="/openapi.json",
     )  # fmt: skip
     app.state.server = server
     add_handlers(app)
     add_routes(
-        app, health.routes, models.routes, pruning.routes, activations.routes, clusters.routes, queries.routes,
-        samples.routes, neurons.routes, search.routes, circuits.routes, modules.routes, holdings.routes,
+        app, health.routes, neurons.routes, search.routes, circuits.routes, modules.routes, holdings.routes, sql.routes,
+        models.routes, pruning.routes, activations.routes, clusters.routes, queries.routes, samples.routes,
+        neuronpedia.routes, jobs.routes,
     )  # fmt: skip
-    served: ASGIApp = Cache(app, held.fingerprint, settings.cache_size)
-    served = Guard(served, settings, server.tokens)
-    if settings.origins:
-        served = CORSMiddleware(
-            served, allow_origins=settings.origins, allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type", "if-none-match"], expose_headers=["etag", "location"],
-        )  # fmt: skip
-    return served, app
+    add_sockets(app)
+    return Guard(Cache(app, held.fingerprint, settings.cache_size), settings, server.tokens), app
 
 
-def _lifespan(server: Server):  # type: ignore[no-untyped-def]
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        where = server.settings
-        model = str(where.models[0]) if where.models else None
-        environment = Environment(server.held.path, model, where.folder)
-        server.jobs = Jobs(where.folder, environment, workers=where.workers)
-        try:
-            yield
-        finally:
+@contextmanager
+def running(app: FastAPI) -> Iterator[None]:
+    """What runs beside the requests, the jobs, while the server does.
+
+    Before the first request, so that a folder that another server uses is one line and an exit code: StoreError.
+    """
+    server: Server = app.state.server
+    where = server.settings
+    model = str(where.models[0]) if where.models else None
+    try:
+        server.sandbox = Sandbox(where, server.held.path, server.held.fingerprint)
+        server.jobs = Jobs(where.folder, Environment(server.held.path, model, where.folder), workers=where.workers)
+        yield
+    finally:
+        if server.jobs is not None:
             server.jobs.close()
-            server.held.close()
-
-    return lifespan
+        if server.sandbox is not None:
+            server.sandbox.close()
+        server.held.close()

@@ -26,6 +26,9 @@ class Settings:
     cache_size: int = 256 << 20  # bytes of answers kept
     sql_seconds: float = 30.0
     sql_memory: str = "2GiB"
+    sql_workers: int = 2  # statements at a time
+    max_bytes: int = 64 << 20  # of the rows of one JSON answer to SQL
+    also: tuple[Path, ...] = ()  # atlases that may be compared with, besides those in the atlas's folder
     workers: int = 1  # processes of jobs
     memory: str = "4GiB"  # of the atlas's connection
     threads: int | None = None

@@ -12,6 +12,7 @@ from atlas.server.tokens import Tokens
 
 if TYPE_CHECKING:
     from atlas.server.jobs.queue import Jobs
+    from atlas.server.sandbox.pool import Sandbox
 
 
 @dataclass
@@ -23,3 +24,4 @@ class Server:
     tokens: Tokens
     jobs: Jobs | None = None
     models: Models = field(default_factory=lambda: Models({}, None))
+    sandbox: Sandbox | None = None  # while it runs

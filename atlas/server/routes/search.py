@@ -35,13 +35,12 @@ Words = Annotated[str, Field(min_length=1, max_length=1000)]
 Weight = Annotated[float, Field(ge=0, lt=1000)]
 
 
-class Search(Asked):
+class Searching(Asked):
     """Words, or a neuron whose like is wanted, and filters; options as those of `atlas search`."""
 
     query: Words | None = Field(None, examples=["dog"], description='Any of the words; dr* begins so; "in quotes".')
     like: Selector | None = Field(None, description="Neurons whose labels mean what this one's do.")
     mode: Mode = "words"
-    field: InField = "all"
     layers: Layers | None = None
     cluster: Module | None = None
     type: Text | None = None
@@ -54,7 +53,13 @@ class Search(Asked):
     limit: Limit = 20
 
 
-class Searches(Search):
+class Search(Searching):
+    """The same, of one field or all."""
+
+    field: InField = "all"
+
+
+class Searches(Searching):
     """The same, of many queries in one pass, and with weights of the fields."""
 
     queries: list[Words] | None = Field(None, min_length=1, max_length=1000, description="Many, in one pass.")
@@ -110,7 +115,7 @@ def search(atlas: Atlas, view: View, asked: Annotated[Search, Query()]) -> Answe
 
     As `atlas search`. The modes semantic and hybrid need the vectors of `atlas label embed`.
     """
-    return _found(atlas, view, asked, None)
+    return _found(atlas, view, asked)
 
 
 @routes.post("/search", reply=Table)
@@ -125,7 +130,8 @@ def search_by_post(atlas: Atlas, view: View, asked: Searches) -> Answer:
 @routes.ask("/tokens", reply=Table)
 def tokens(atlas: Atlas, view: View, asked: Tokens) -> Answer:
     """Find the tokens that fire a neuron or a selection strongly."""
-    chosen, rows = list(asked.neurons), view.rows(asked.limit)
+    chosen: list[object] = list(asked.neurons)
+    rows = view.rows(asked.limit)
     if asked.contexts:
         return atlas.exemplars(chosen, polarity=asked.polarity, k=rows)
     return atlas.tokens(chosen, polarity=asked.polarity, limit=rows)
@@ -149,7 +155,7 @@ def label_stats(atlas: Atlas, view: View, asked: OfLabels) -> dict[str, Any]:
     return found.to_dict() | {"warnings": list(found.warnings)}
 
 
-def _found(atlas: Atlas, view: View, asked: Search, queries: list[str] | None) -> Answer:
+def _found(atlas: Atlas, view: View, asked: Search | Searches, queries: list[str] | None = None) -> Answer:
     from atlas.query.search import Where, explain, read_layers, search_many
     from atlas.query.semantic import like
 
