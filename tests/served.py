@@ -13,7 +13,7 @@ from typing import Any
 import httpx2 as httpx
 import uvicorn
 
-from atlas.server.app import make_app
+from atlas.server.app import make_app, running
 from atlas.server.run import address, config, listen
 from atlas.server.settings import Settings
 
@@ -38,19 +38,18 @@ def serving(file: Path, **given: Any) -> Iterator[Served]:
     """A server in a thread of this process, as `atlas serve` runs it; `given`: fields of Settings."""
     settings = Settings(atlas=file, **{"port": 0, **given})
     guarded, app = make_app(settings)
-    listening = listen(settings.host, settings.port)
-    server = uvicorn.Server(config(guarded))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    while not server.started and thread.is_alive():
-        time.sleep(0.005)
-    assert server.started, "the server did not start"
-    url = address(listening).rstrip("/")
-    try:
-        with httpx.Client(base_url=url, timeout=60) as client:
-            yield Served(url, client, app, settings)
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        listening.close()
-        assert not thread.is_alive(), "the server did not stop within 20 s"
+    with running(app), listen(settings.host, settings.port) as listening:
+        server = uvicorn.Server(config(guarded))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        while not server.started and thread.is_alive():
+            time.sleep(0.005)
+        assert server.started, "the server did not start"
+        url = address(listening).rstrip("/")
+        try:
+            with httpx.Client(base_url=url, timeout=60) as client:
+                yield Served(url, client, app, settings)
+        finally:
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive(), "the server did not stop within 20 s"

@@ -6,25 +6,27 @@ Plain ASGI: what a request costs here is a fraction of a millisecond, and nothin
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qs
 
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from atlas.errors import AtlasError, InputError
+from atlas.errors import AtlasError, InputError, StoreError
 from atlas.server.errors import Refusal, of_failure, of_fault
 from atlas.server.settings import Settings
 from atlas.server.tokens import Tokens
 
-if TYPE_CHECKING:
-    from starlette.responses import Response
-
+_LOG = logging.getLogger("atlas.server")
+MOST = 512  # requests at once, those that wait for a job and channels of events among them
 OPEN_PATHS = frozenset({"/api/health", "/api/v1/health"})  # answered without a token: for load balancers
 _SAFE = {
     "x-content-type-options": "nosniff",
@@ -32,6 +34,12 @@ _SAFE = {
     "referrer-policy": "no-referrer",
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
     "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",  # unless the answer says otherwise
+}
+_PREFLIGHT = {
+    "access-control-allow-methods": "GET, HEAD, POST",
+    "access-control-allow-headers": "authorization, content-type, if-none-match",
+    "access-control-max-age": "600",
 }
 
 
@@ -42,7 +50,10 @@ class Guard:
         self._app, self._settings, self._tokens = app, settings, tokens
         self._rate = _rate(settings.rate)
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
-        self._hosts = {"localhost", "127.0.0.1", "[::1]", settings.host}
+        self._hosts = {"localhost", "127.0.0.1", "[::1]", settings.host.lower()}
+        self._origins = frozenset(map(_origin, settings.origins))
+        self._locked = False  # once there were tokens: removing the last one must not open the server
+        self._in_hand = 0  # requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let through what may pass."""
@@ -54,57 +65,77 @@ class Guard:
             await self._request(scope, receive, send)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def sent(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                headers = MutableHeaders(scope=message)
-                for name, value in _SAFE.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
+        answer = _Sending(send, {**_SAFE, **self._for_page(Headers(scope=scope))}, head=scope["method"] == "HEAD")
         response: Response | None = None
+        self._in_hand += 1
         try:
-            self._admit(scope)
-            replayed = await self._body(scope, receive)
-            await self._app(scope, replayed, sent)
+            response = await self._passed(scope, receive, answer)
         except AtlasError as error:
-            response = of_failure(error)
+            response = of_fault(error) if answer.status else of_failure(error)
         except Exception as error:  # noqa: BLE001 - the last line of defence: logged, and no trace for the client
-            response = of_fault(error)
-        if response is not None and not started:
-            await response(scope, receive, sent)
+            response = None if answer.status == 500 else of_fault(error)  # else it is in the log, and answered
+        finally:
+            self._in_hand -= 1
+        if response is not None and not answer.status:
+            await response(scope, receive, answer)
+        await answer.end()
 
-    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            self._admit(scope)
-        except Refusal as refusal:
-            await receive()
-            await send({"type": "websocket.close", "code": 1008, "reason": str(refusal)[:120]})
-            return
-        await self._app(scope, receive, send)
-
-    def _admit(self, scope: Scope) -> None:
-        """Raise Refusal for a wrong host, page or token, and for one request too many."""
+    async def _passed(self, scope: Scope, receive: Receive, answer: _Sending) -> Response | None:
+        """Hand the request on, or give the answer for a preflight; Refusal for what may not pass."""
+        if self._in_hand > MOST:
+            raise Refusal(503, "too many requests at once", details="ask again", headers={"retry-after": "1"})
         headers = Headers(scope=scope)
         self._known_host(headers)
         self._known_page(headers)
+        if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+            return Response(status_code=204, headers=_PREFLIGHT if self._for_page(headers) else {})
+        self._admit(scope, headers)
+        try:
+            replayed = await self._body(scope, receive)
+        except ClientDisconnect:
+            return None
+        if scope["method"] == "HEAD":
+            scope, replayed = {**scope, "method": "GET"}, answer.until_started
+        await self._app(scope, replayed, answer)
+        return None
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        try:
+            self._known_host(headers)
+            self._known_page(headers)
+            self._admit(scope, headers)
+        except AtlasError as refusal:
+            await receive()
+            await _refuse_socket(of_failure(refusal), scope, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _admit(self, scope: Scope, headers: Headers) -> None:
+        """Raise Refusal without a known token where one is needed, and for one request too many."""
         owner = self._owner(scope, headers)
         scope.setdefault("state", {})["owner"] = owner
         if self._rate is not None:
             self._count(self._rate, owner or (scope.get("client") or ("unknown", 0))[0])
 
+    def _for_page(self, headers: Headers) -> dict[str, str]:
+        """What lets a page of another origin read the answer (CORS); nothing unless it was allowed to."""
+        origin = headers.get("origin", "")
+        if not origin or not self._origins & {origin, "*"}:
+            return {}
+        exposed = "etag, location, retry-after, content-disposition"
+        return {"access-control-allow-origin": origin, "access-control-expose-headers": exposed, "vary": "origin"}
+
     def _known_host(self, headers: Headers) -> None:
         """Against rebinding: a page of another name that resolves to this machine is refused (loopback only)."""
-        name = headers.get("host", "").rsplit(":", 1)[0] if "]" not in headers.get("host", "") else "[::1]"
+        host = headers.get("host", "").lower()
+        name = host if host.endswith("]") else host.rsplit(":", 1)[0]
         if self._settings.loopback and name not in self._hosts:
             raise Refusal(403, f"host {name!r} is not this server's", details="ask 127.0.0.1 or localhost")
 
     def _known_page(self, headers: Headers) -> None:
         origin = headers.get("origin")
-        if origin is None or origin in self._settings.origins or "*" in self._settings.origins:
+        if origin is None or self._origins & {origin, "*"}:
             return
         if origin.split("://", 1)[-1] != headers.get("host"):
             raise Refusal(
@@ -114,7 +145,7 @@ class Guard:
     def _owner(self, scope: Scope, headers: Headers) -> str | None:
         if scope["path"] in OPEN_PATHS:
             return None
-        if not (self._settings.require_token or not self._settings.loopback or self._tokens.any()):
+        if not self._needs_token():
             return None
         secret = _secret(scope, headers)
         if secret is None:
@@ -125,6 +156,15 @@ class Guard:
             told = {"www-authenticate": 'Bearer error="invalid_token"'}
             raise Refusal(401, "unknown token", details="atlas token list shows the names", headers=told)
         return owner
+
+    def _needs_token(self) -> bool:
+        settings = self._settings
+        try:
+            self._locked = self._locked or settings.require_token or not settings.loopback or self._tokens.any()
+        except StoreError as error:
+            _LOG.error("%s", error)
+            raise Refusal(503, "the tokens cannot be read", details="the server's log says why") from error
+        return self._locked
 
     def _count(self, rate: RateLimitItem, who: str) -> None:
         if self._limiter.hit(rate, who):
@@ -143,11 +183,58 @@ class Guard:
             return receive
         try:
             async with asyncio.timeout(self._settings.body_seconds):
-                whole = await _whole(receive, most)
+                return _replay(await _whole(receive, most), receive)
         except TimeoutError:
             told = f"the body did not come in within {self._settings.body_seconds:g} s"
             raise Refusal(408, told, headers={"connection": "close"}) from None
-        return _replay(whole, receive)
+
+
+class _Sending:
+    """`send`, with safe headers; knows what was sent."""
+
+    def __init__(self, send: Send, headers: Mapping[str, str], *, head: bool) -> None:
+        self._send, self._headers, self._head = send, headers, head
+        self.status = 0  # 0: nothing sent yet
+        self._started, self._whole = asyncio.Event(), False
+
+    async def __call__(self, message: Message) -> None:
+        """Send on; of the answer to HEAD only the head."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(raw=list(message["headers"]))
+            for name, value in self._headers.items():
+                headers.add_vary_header(value) if name == "vary" else headers.setdefault(name, value)
+            await self._send({**message, "headers": headers.raw})
+            self._started.set()
+        elif not self._head:
+            self._whole = not message.get("more_body")
+            await self._send(message)
+
+    async def until_started(self) -> Message:
+        """`receive` of HEAD: once the head is sent the client is gone, so that nobody goes on to make a long body."""
+        await self._started.wait()
+        return {"type": "http.disconnect"}
+
+    async def end(self) -> None:
+        """Finish the answer to HEAD; another one that broke off stays unfinished, which the client sees."""
+        if self._head and self.status:
+            await self._send({"type": "http.response.body", "body": b""})
+
+
+async def _refuse_socket(response: Response, scope: Scope, send: Send) -> None:
+    """Refuse a WebSocket before it is one: as HTTP where the server can, so that the status says why."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1008, "reason": "refused"})
+        return
+    start = {"status": response.status_code, "headers": response.raw_headers}
+    await send({"type": "websocket.http.response.start", **start})
+    await send({"type": "websocket.http.response.body", "body": response.body})
+
+
+def _origin(text: str) -> str:
+    if text != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", text):
+        raise InputError(f'"--allow-origin {text}" names no origin; write it as https://example.org, without a path')
+    return text
 
 
 def _rate(text: str | None) -> RateLimitItem | None:
@@ -173,6 +260,8 @@ async def _whole(receive: Receive, most: int) -> list[Message]:
     size, messages = 0, []
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
         messages.append(message)
         size += len(message.get("body", b""))
         if size > most:

@@ -1,22 +1,28 @@
 """An atlas file -> the open atlas that requests share; a file that was replaced is opened anew, unnoticed by readers.
 
 Builds and jobs put a new file in place by a rename: the open one stays readable to those who still read it, and is
-closed when the last of them is done.
+closed when the last of them is done. While a file that cannot be read stands there, requests are refused: answers from
+a file that is no longer there would be wrong without a word.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
+
 import atlas as package
+from atlas.errors import AtlasError, ResourceError
 from atlas.query.atlas import Atlas
 from atlas.store.connection import Limits, existing
 
+_LOG = logging.getLogger("atlas.server")
 _Identity = tuple[int, int, int]
 
 
@@ -35,6 +41,7 @@ class HeldAtlas:
         self.path = existing(path).resolve()
         self._limits = limits
         self._lock = threading.Lock()
+        self._bad: tuple[_Identity, AtlasError] | None = None
         self._current = self._open(self._identity())
 
     @contextmanager
@@ -54,7 +61,7 @@ class HeldAtlas:
         """Sixteen hex digits that change when the file or the version of atlas does; costs one look at the folder."""
         try:
             identity = self._identity()
-        except FileNotFoundError:
+        except OSError:  # gone, or no longer ours to see
             identity = self._current.identity
         return hashlib.sha256(repr((identity, package.__version__)).encode()).hexdigest()[:16]
 
@@ -71,14 +78,29 @@ class HeldAtlas:
     def _newest(self) -> _Open:
         try:
             identity = self._identity()
-        except FileNotFoundError:
+        except OSError:
             return self._current
-        if identity != self._current.identity:
-            newer = self._open(identity)  # raises StoreError for a file that cannot be read, and the old one stays
-            self._current.stale = True
-            self._close_unread(self._current)
-            self._current = newer
+        if identity == self._current.identity:
+            return self._current
+        if self._bad is None or self._bad[0] != identity:
+            self._bad = None
+            self._replace(identity)
+        if self._bad is not None:
+            raise self._bad[1]
         return self._current
+
+    def _replace(self, identity: _Identity) -> None:
+        """Open the new file; one that cannot be read is remembered, so that not every request tries it."""
+        try:
+            newer = self._open(identity)
+        except (AtlasError, duckdb.Error) as error:
+            _LOG.warning("%s was replaced by a file that cannot be read: %s", self.path, error)
+            told = f"{self.path.name} was replaced by a file that cannot be read; put a good one in its place"
+            self._bad = identity, ResourceError(told)
+            return
+        self._current.stale = True
+        self._close_unread(self._current)
+        self._current = newer
 
     def _open(self, identity: _Identity) -> _Open:
         return _Open(Atlas(self.path, limits=self._limits), identity)

@@ -9,7 +9,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from atlas.errors import InputError, ResourceError
-from atlas.server.app import make_app
+from atlas.server.app import make_app, running
+from atlas.server.connection import Connection
 from atlas.server.settings import Settings
 from atlas.server.tokens import Tokens
 
@@ -26,9 +27,10 @@ def serve(settings: Settings, *, started: Callable[[str], None]) -> None:
         )
     listening = listen(settings.host, settings.port)
     with listening:
-        app, _ = make_app(settings)
-        started(address(listening))
-        uvicorn.Server(config(app)).run(sockets=[listening])
+        guarded, app = make_app(settings)
+        with running(app):
+            started(address(listening))
+            uvicorn.Server(config(guarded)).run(sockets=[listening])
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -57,6 +59,6 @@ def address(listening: socket.socket) -> str:
 def config(app: ASGIApp) -> uvicorn.Config:
     """How requests are read: limits of time and number that the endpoints need not know."""
     return uvicorn.Config(
-        app, log_level="warning", server_header=False, access_log=False, timeout_keep_alive=20,
-        timeout_graceful_shutdown=5, limit_concurrency=1000, h11_max_incomplete_event_size=65536,
+        app, http=Connection, lifespan="off", log_level="warning", server_header=False, access_log=False,
+        timeout_keep_alive=20, timeout_graceful_shutdown=5, ws_max_size=1 << 16, ws_max_queue=4,
     )  # fmt: skip
