@@ -26,6 +26,8 @@ _ATLAS = click.option("--atlas", "file", type=click.Path(path_type=Path), metava
 @click.option("--allow-origin", "origins", multiple=True, metavar="URL", help="Pages that may ask (CORS); repeat.")
 @click.option("--rate", metavar="N/TIME", help='Requests of a token, e.g. "600/minute"; no limit by default.')
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Jobs at a time.")
+@click.option("--also", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="An atlas to compare with, besides those beside it; repeat.")  # fmt: skip
 @click.option("--require-token", is_flag=True, help="Also on this machine.")
 def serve(file: Path | None, models: tuple[Path, ...], **given: Any) -> None:
     """Answer over HTTP until Ctrl-C; http://127.0.0.1:5001/ lists the paths.

@@ -21,6 +21,7 @@ from atlas.server.routes import (
     activations,
     circuits,
     clusters,
+    compare,
     health,
     holdings,
     jobs,
@@ -56,7 +57,8 @@ def make_app(settings: Settings) -> tuple[ASGIApp, FastAPI]:
     app.state.server = server
     add_handlers(app)
     add_routes(
-        app, health.routes, neurons.routes, search.routes, circuits.routes, modules.routes, holdings.routes, sql.routes,
+        app, health.routes, neurons.routes, search.routes, circuits.routes, modules.routes, holdings.routes,
+        compare.routes, sql.routes,
         models.routes, pruning.routes, activations.routes, clusters.routes, queries.routes, samples.routes,
         neuronpedia.routes, jobs.routes,
     )  # fmt: skip

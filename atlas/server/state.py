@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,3 +26,4 @@ class Server:
     jobs: Jobs | None = None
     models: Models = field(default_factory=lambda: Models({}, None))
     sandbox: Sandbox | None = None  # while it runs
+    comparing: threading.Semaphore = field(default_factory=threading.Semaphore)  # one comparison of atlases at a time

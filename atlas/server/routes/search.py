@@ -176,4 +176,5 @@ def _found(atlas: Atlas, view: View, asked: Search | Searches, queries: list[str
     if not asked.explain:
         return found
     ids = [row["feature_id"] for row in found.rows()]
-    return explain(atlas, asked.query, mode=asked.mode, field=asked.field, documents=ids)
+    field: Any = asked.field
+    return explain(atlas, asked.query, mode=asked.mode, field=field, documents=ids)
