@@ -1,7 +1,8 @@
 """Files that a killed worker was writing aside -> removed.
 
-Python announces every temporary file and folder (audit events of module tempfile) before it makes it. A worker writes
-those names into its job's folder, so that a server knows what to remove, also the next one.
+Python announces every file and folder before it makes it (audit events). A worker notes those that are to be renamed or
+removed, temporary ones and hidden .NAME.tmp and .NAME.part, in its job's folder; so a server knows what to remove, also
+the next one. What lies in the job's folder itself is not noted: it goes or stays with that.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _LIST = "temporary.txt"
-_EVENTS = ("tempfile.mkdtemp", "tempfile.mkstemp")
+_ASIDE = (".tmp", ".part")
 
 
 def watch_temporaries(folder: Callable[[], Path | None]) -> None:
@@ -24,7 +25,7 @@ def watch_temporaries(folder: Callable[[], Path | None]) -> None:
     """
 
     def hook(event: str, args: tuple[object, ...]) -> None:
-        if event in _EVENTS and (where := folder()) is not None:
+        if _makes_aside(event, args) and (where := folder()) is not None:
             _note(where, str(args[0]))
 
     sys.addaudithook(hook)
@@ -32,15 +33,13 @@ def watch_temporaries(folder: Callable[[], Path | None]) -> None:
 
 def remove_temporaries(folder: Path) -> list[Path]:
     """Remove what the dead worker of a job left; what was removed."""
-    listed = folder / _LIST
-    found = [Path(line) for line in _lines(listed)]
-    left = [path for path in found if path.exists()]
+    left = [path for path in _noted(folder) if os.path.lexists(path)]
     for path in left:
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    listed.unlink(missing_ok=True)
+    forget_temporaries(folder)
     return left
 
 
@@ -49,16 +48,30 @@ def forget_temporaries(folder: Path) -> None:
     (folder / _LIST).unlink(missing_ok=True)
 
 
+def _makes_aside(event: str, args: tuple[object, ...]) -> bool:
+    if event in ("tempfile.mkdtemp", "tempfile.mkstemp"):
+        return True
+    if event == "open":
+        return isinstance(args[2], int) and bool(args[2] & os.O_CREAT) and _is_aside(args[0])
+    return event == "os.mkdir" and _is_aside(args[0])
+
+
+def _is_aside(path: object) -> bool:
+    return isinstance(path, str) and path.endswith(_ASIDE) and os.path.basename(path).startswith(".")
+
+
 def _note(folder: Path, made: str) -> None:
-    if not os.path.lexists(made):  # an existing one belongs to another process: tempfile will try the next name
-        handle = os.open(folder / _LIST, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            os.write(handle, os.fsencode(os.path.abspath(made)) + b"\0")
-        finally:
-            os.close(handle)
+    path = os.path.abspath(made)
+    if os.path.lexists(path) or path.startswith(f"{folder}{os.sep}"):
+        return  # an existing one is another process's: tempfile will try the next name
+    handle = os.open(folder / _LIST, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(handle, os.fsencode(path) + b"\0")
+    finally:
+        os.close(handle)
 
 
-def _lines(listed: Path) -> list[str]:
+def _noted(folder: Path) -> list[Path]:
     with suppress(FileNotFoundError):
-        return [os.fsdecode(line) for line in listed.read_bytes().split(b"\0") if line]
+        return [Path(os.fsdecode(line)) for line in (folder / _LIST).read_bytes().split(b"\0") if line]
     return []

@@ -39,13 +39,20 @@ def two_tasks(work: Work, request: dict) -> dict:
 
 
 def deaf(work: Work, request: dict) -> dict:
-    """Write something aside and never report."""
+    """Write things aside, as the writers of atlas do, and never report."""
     beside = Path(request["beside"])
     with tempfile.TemporaryDirectory(prefix=".atlas.", dir=beside) as folder, open(Path(folder) / "half", "wb") as file:
         file.write(b"x" * 1000)
         file.flush()
+        (beside / ".atlas.draft.tmp").mkdir()
+        (beside / ".atlas.draft.tmp" / "half").write_text("x")
+        (beside / ".atlas.json.part").write_text("x")
+        (beside / ".kept").write_text("a cache of some library")
         (beside / "begun").touch()
         time.sleep(request.get("seconds", 60))
+    (beside / ".atlas.draft.tmp" / "half").unlink()
+    (beside / ".atlas.draft.tmp").rmdir()
+    (beside / ".atlas.json.part").unlink()
     return {}
 
 

@@ -70,14 +70,15 @@ def test_a_job_that_reports_stops_and_its_worker_stays(jobs, tmp_path):
 def test_a_job_that_never_reports_is_killed_and_leaves_nothing(jobs, tmp_path):
     job = jobs.submit("deaf", {"beside": str(tmp_path)})
     until((tmp_path / "begun").exists)
-    assert list(tmp_path.glob(".atlas.*")), "it writes something aside"
+    assert len(list(tmp_path.glob(".atlas.*"))) == 3, "it writes things aside"
     worker, asked = worker_of(tmp_path / "data"), time.time()
     jobs.cancel(job.id)
     done = ended(jobs, job)
     assert done.status == "cancelled"
     assert done.finished.timestamp() - asked < CANCELLED_IN
     assert not alive(worker)
-    assert not list(tmp_path.glob(".atlas.*")), "the half-written folder is removed with the worker"
+    assert not list(tmp_path.glob(".atlas.*")), "what is half-written is removed with the worker"
+    assert (tmp_path / ".kept").exists(), "other hidden files are none of the jobs' business"
     assert ended(jobs, jobs.submit("span", {"seconds": 0})).result["pid"] != worker
 
 

@@ -150,11 +150,10 @@ def test_watchers_that_leave_are_forgotten(small, tmp_path):
     watchers = jobs_in(small)._book.watchers._watches
     seen = stream(small, f"/jobs/{job.id}/events")
     next(seen)
-    socket = connect(f"ws://127.0.0.1:{small.port}/api/v1/ws/jobs/{job.id}")
-    socket.recv()
-    assert len(watchers[job.id]) == 2
+    with connect(f"ws://127.0.0.1:{small.port}/api/v1/ws/jobs/{job.id}") as socket:
+        socket.recv()
+        assert len(watchers[job.id]) == 2
     seen.close()
-    socket.close()
     until(lambda: job.id not in watchers)
 
 
