@@ -18,7 +18,7 @@ from atlas.server.jobs.job import Job, NotFound
 from atlas.server.replies import Told
 from atlas.server.routing import Routes
 from atlas.server.state import Server
-from atlas.server.waiting import Patience, Waiting, jobs_of, submit
+from atlas.server.waiting import Patience, Waiting, jobs_of, status_of_name, submit
 from atlas.server.work.neuronpedia import chosen_ids, ids_of_sql, plan_of
 
 routes = Routes("neuronpedia")
@@ -141,6 +141,8 @@ async def start_export(body: ExportRequest, server: Server, patience: Waiting) -
     """Start an export; 202 with its status, or 200 when it is done within `wait` seconds."""
     job = await run_in_threadpool(_start, server, patience, body)
     job = await jobs_of(server).wait(job.id, patience.seconds) if patience.seconds else job
+    if job.status == "failed":
+        raise Refusal(status_of_name(job.details), job.error or "the export failed", details={"id": job.id})
     location = f"/api/v1/neuronpedia/export/{job.id}"
     return Told(_status(job), status=200 if job.ended else 202, headers={"location": location})
 
@@ -209,6 +211,8 @@ def _start(server: Server, patience: Patience, body: ExportRequest) -> Job:
 
     with server.held.use() as atlas:
         request, model = _request(server, atlas, body)
+        if body.sql:
+            atlas.free(body.sql, {})  # InputError for what is no SELECT; it runs in the job
         ids = [0] if body.sql else chosen_ids(atlas, request)
         check_plan(atlas, plan_of(request, ids, model=None if model is None else str(model)))
         request |= {"feature_count": None if body.sql else len(ids), "sae_id": atlas.metadata.get("revision")}

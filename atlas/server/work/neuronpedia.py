@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,7 @@ def archive_name(atlas: Atlas, plan: NeuronpediaPlan) -> str:
 
 
 def _pack(folder: Path, archive: Path, progress: Progress) -> None:
-    """A zip file of a folder: sorted names, one date."""
+    """Put a folder into a zip file, sorted by name, and remove it."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     part = archive.with_name(f".{archive.name}.part")
     with progress.task("packing", len(paths), "files") as task, zipfile.ZipFile(part, "w") as out:
@@ -109,3 +110,4 @@ def _pack(folder: Path, archive: Path, progress: Progress) -> None:
                     packed.write(chunk)
             task.advance()
     part.replace(archive)
+    shutil.rmtree(folder)
