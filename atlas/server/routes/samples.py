@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from atlas.errors import InputError, StoreError
 from atlas.query.atlas import Atlas
 from atlas.server.errors import Refusal
 from atlas.server.files import locked
@@ -69,4 +70,9 @@ def _read(atlas: Atlas, file: Path) -> list[str]:
     from atlas.export.seed_forms import read_samples
     from atlas.export.seed_tables import sample_prompts
 
-    return read_samples(file) if file.exists() else sample_prompts(atlas.cursor(), limit=_OF_ATLAS)
+    if not file.exists():
+        return sample_prompts(atlas.cursor(), limit=_OF_ATLAS)
+    try:
+        return read_samples(file)
+    except InputError as error:  # of the server's own file: nothing that was asked is wrong
+        raise StoreError(str(error)) from error

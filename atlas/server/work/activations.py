@@ -35,7 +35,7 @@ def generate(work: Work, request: Request) -> dict[str, Any]:
         measured = measure_prompt(adapter, request["prompt"])
         task.advance()
         found = strongest(measured, request["top"])
-        _require_small(found)
+        require_small(found)
         path = file_of_prompt(work.data / ACTIVATIONS, request["prompt"])
         write_activations(path, found)
         task.advance()
@@ -108,7 +108,8 @@ def _prompt_of(path: Path) -> str | None:
     return found.get("prompt") if isinstance(found, dict) else None
 
 
-def _require_small(found: Activations) -> None:
+def require_small(found: Activations) -> None:
+    """Raise InputError, with both sizes, for activations whose file would be above LARGEST."""
     size = found.values.size * _NUMBER
     if size > LARGEST:
         layers, neurons, tokens = found.values.shape
