@@ -29,6 +29,7 @@ def serve(settings: Settings, *, started: Callable[[str], None]) -> None:
     with listening:
         guarded, app = make_app(settings)
         with running(app):
+            listening.listen()  # from now on nobody is turned away
             started(address(listening))
             uvicorn.Server(config(guarded)).run(sockets=[listening])
 
