@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from threading import RLock
 from typing import Any
 
+import orjson
+
 from atlas.errors import StoreError
 from atlas.server.jobs.folders import Folders
 from atlas.server.jobs.job import Job, NotFound, Status, now
@@ -52,12 +54,10 @@ class Book:
     def get(self, job_id: str) -> Job:
         """One job; NotFound."""
         with self.lock:
-            if job_id in self.live:
-                return self.live[job_id]
-            found = self.store.get(job_id)
+            found = self.live.get(job_id) or self.store.get(job_id)
         if found is None:
             raise NotFound(f"no job {job_id!r}; it never was, or it ended so long ago that it is forgotten")
-        if found.status == "completed" and found.result is None:
+        if found.status == "completed" and found.result is None:  # a large one
             return replace(found, result=self.folders.read_result(job_id))
         return found
 
@@ -97,28 +97,31 @@ class Book:
 
     def end(self, job_id: str, end: End) -> None:
         """A live job has ended; its files are kept, or removed unless a resumed job goes on from them."""
-        result = self.folders.take_result(job_id) if end.status == "completed" else None
+        result = self.folders.small_result(job_id) if end.status == "completed" else None
         kept = end.status == "completed" or end.resumable
         what: dict[str, Any] = {
-            "status": end.status,
-            "error": end.error,
-            "details": end.details,
-            "resumable": end.resumable,
-        }
+            "status": end.status, "error": end.error, "details": end.details, "resumable": end.resumable,
+            "finished": now(), "seconds_left": None,
+        }  # fmt: skip
         if end.status == "completed":
             what |= {"stage": "completed", "progress": 1.0}
         self.folders.tidy(job_id, killed=end.killed, keep=kept)
         with self.lock:
-            job = replace(self.live[job_id], **what, finished=now(), seconds_left=None)
-            try:
-                self.store.finish(job, result)
-            except StoreError:
-                _LOG.exception("the end of job %s is not saved", job_id)
-            if self.closing:
-                self.live[job_id] = job  # who waits for it may ask after the file is closed
-            else:
+            job = replace(self.live[job_id], **what)
+            self.live[job_id] = job if result is None else replace(job, result=orjson.loads(result))
+            if self._saved(job, result) and not self.closing:  # else who waits for it may still ask
                 del self.live[job_id]
         self.watchers.wake(job_id)
+
+    def _saved(self, job: Job, result: bytes | None) -> bool:
+        try:
+            self.store.finish(job, result)
+        except StoreError:
+            _LOG.exception("the end of job %s is not saved", job.id)
+            return False
+        if result is not None:
+            self.folders.drop_result(job.id)
+        return True
 
     def prune(self) -> None:
         """Forget what ended long ago."""

@@ -22,6 +22,7 @@ from atlas.server.jobs.process import GRACE, WorkerProcess
 from atlas.server.jobs.work import Kind
 
 _LOG = logging.getLogger("atlas.server.jobs")
+STOPPED = "the server stopped"
 _TELL = 0.25  # seconds between two changes of progress that are written and told
 
 
@@ -98,20 +99,26 @@ class Crew:
         return next((job for job in waiting if not (taken and self._kinds[job.kind].exclusive)), None)
 
     def _begin(self, job: Job) -> None:
-        """Give a job to the worker that worked last: its memory is the warmest."""
+        """Give a job to a worker."""
         with self._book.lock:
             if job.id not in self._book.live:
                 return  # cancelled meanwhile
             what = {"status": "running", "stage": "starting", "started": now(), "attempts": job.attempts + 1}
             self._book.change(job.id, **what)
         try:
-            idle = [worker for worker in self._workers if not worker.job]
-            worker = max(idle, key=lambda one: one.idle_since) if idle else self._hire()
+            worker = self._ready()
             worker.begin(job.id, self._order(job))
         except Gone:
             self._lost(worker, gone=True)
         except OSError as error:
             self._end(job.id, End("failed", f"the job cannot begin: {error}; free memory or disk and ask again"))
+
+    def _ready(self) -> WorkerProcess:
+        """The idle worker that worked last, its memory is the warmest; a new one where there is none."""
+        for worker in [one for one in self._workers if not one.job and one.dead]:
+            self._dismiss(worker, gone=True)
+        idle = [worker for worker in self._workers if not worker.job]
+        return max(idle, key=lambda one: one.idle_since) if idle else self._hire()
 
     def _hire(self) -> WorkerProcess:
         slots = {worker.lock.stem for worker in self._workers}
@@ -148,7 +155,9 @@ class Crew:
         for message in messages:
             if worker.job is None or message["id"] != worker.job:
                 continue
-            if "progress" in message:
+            if "begun" in message:
+                worker.begun = True
+            elif "progress" in message:
                 worker.report = message["progress"]
             else:
                 self._ended(worker, message)
@@ -183,27 +192,31 @@ class Crew:
         elif stop_for == "cancelled":
             self._end(job, End("cancelled"))
         elif stop_for:
-            self._end(job, End("interrupted", "the server stopped", resumable=self._resumable(job)))
+            self._end(job, End("interrupted", STOPPED, resumable=self._resumable(job)))
         else:
             self._end(job, End("failed", message["error"], message["details"], resumable=self._resumable(job)))
 
     def _lost(self, worker: WorkerProcess, *, gone: bool = False) -> None:
         """A worker is dead, or has to be."""
         self._tell_last(worker)
-        job, stop_for = worker.job, worker.stop_for
-        status = self._dismiss(worker, gone=gone)
+        job, status = worker.job, self._dismiss(worker, gone=gone)
         if job is None:
             return
-        if self._book.folders.has_result(job):
-            self._end(job, End("completed", killed=True))
-            return
-        again, error = self._resumable(job), _cause(status)
-        if stop_for == "cancelled":
-            self._end(job, End("cancelled", killed=True))
-        elif stop_for:
-            self._end(job, End("interrupted", "the server stopped", killed=True, resumable=again))
+        if worker.warm and not worker.begun and not worker.stop_for:  # it was dead before: nothing was done
+            attempts = self._book.live[job].attempts - 1
+            self._book.change(job, status="queued", stage="queued", started=None, attempts=attempts)
         else:
-            self._end(job, End("interrupted" if again else "failed", error, killed=True, resumable=again))
+            self._end(job, self._end_of_lost(job, worker.stop_for, status))
+
+    def _end_of_lost(self, job: str, stop_for: str | None, status: int) -> End:
+        again = self._resumable(job)
+        if self._book.folders.has_result(job):
+            return End("completed", killed=True)
+        if stop_for == "cancelled":
+            return End("cancelled", killed=True)
+        if stop_for:
+            return End("interrupted", STOPPED, killed=True, resumable=again)
+        return End("interrupted" if again else "failed", _cause(status), killed=True, resumable=again)
 
     def _tell_last(self, worker: WorkerProcess) -> None:
         if worker.job and worker.report:

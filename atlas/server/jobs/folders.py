@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from atlas.errors import ResourceError
 from atlas.server.jobs.leftovers import forget_temporaries, remove_temporaries
 
 INLINE = 1 << 20  # bytes of a result that is kept in the database; a larger one stays a file
@@ -48,19 +49,19 @@ class Folders:
         (folder / _REQUEST).unlink(missing_ok=True)
         if not keep:
             self.drop(job_id)
-            return
-        with suppress(OSError):  # it holds something, or there is none
-            folder.rmdir()
 
-    def take_result(self, job_id: str) -> bytes | None:
-        """A small result, which then is no file any more; None for a large one, or without any."""
+    def small_result(self, job_id: str) -> bytes | None:
+        """A result that goes into the database; None for a large one, or without any."""
         file = self.of(job_id) / _RESULT
         with suppress(FileNotFoundError):
-            if file.stat().st_size <= INLINE:
-                found = file.read_bytes()
-                file.unlink()
-                return found
+            return file.read_bytes() if file.stat().st_size <= INLINE else None
         return None
+
+    def drop_result(self, job_id: str) -> None:
+        """It is in the database; the folder goes too where nothing else is in it."""
+        (self.of(job_id) / _RESULT).unlink()
+        with suppress(OSError):
+            self.of(job_id).rmdir()
 
     def has_result(self, job_id: str) -> bool:
         """Whether the work was brought to its end."""
@@ -95,10 +96,15 @@ class Folders:
 
 
 def write_result(folder: Path, result: bytes) -> None:
-    """Called in the worker, at its end."""
+    """Called in the worker, at its end; ResourceError where it does not fit on the disk."""
     part = folder / f"{_RESULT}.part"
-    part.write_bytes(result)
-    part.replace(folder / _RESULT)
+    try:
+        part.write_bytes(result)
+        part.replace(folder / _RESULT)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        told = f"the result ({len(result):,} bytes) is not kept: {error.strerror}"
+        raise ResourceError(f"{told}; free disk space and ask again") from error
 
 
 def read_request(folder: Path) -> dict[str, Any]:

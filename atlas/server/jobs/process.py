@@ -40,6 +40,8 @@ class WorkerProcess:
             )
         self.channel = Channel(ours)
         self.job: str | None = None
+        self.begun = False  # it has said that it works on the job
+        self.warm = False  # it has done a job before
         self.stop_for: str | None = None  # status that a job gets which was asked to stop
         self.kill_at: float | None = None
         self.idle_since = time.monotonic()
@@ -48,12 +50,18 @@ class WorkerProcess:
 
     def begin(self, job: str, order: dict[str, Any]) -> None:
         """Give it a job; Gone when it has died."""
-        self.job, self.stop_for, self.kill_at, self.report, self.told = job, None, None, None, 0.0
+        self.job, self.begun, self.stop_for, self.kill_at, self.report, self.told = job, False, None, None, None, 0.0
         self.channel.send({"run": order})
 
     def rest(self) -> None:
         """Its job has ended."""
         self.job, self.report, self.kill_at, self.idle_since = None, None, None, time.monotonic()
+        self.warm = True
+
+    @property
+    def dead(self) -> bool:
+        """Whether it has ended without being asked to, while it had nothing to do."""
+        return self._process.poll() is not None
 
     def end(self, *, gone: bool = False) -> int:
         """Kill it with its children; its exit status (-9: by signal 9). `gone`: it has closed its socket."""

@@ -74,6 +74,8 @@ class Worker:
         Thread(target=self._listen, name="server", daemon=True).start()
         while (task := self._tasks.get()) is not None and not self._gone:
             self.folder = Path(task.order["folder"])
+            with suppress(Gone):
+                self._channel.send({"id": task.order["id"], "begun": True})
             outcome = _do(task, self._models)
             self.folder = None
             with suppress(Gone):

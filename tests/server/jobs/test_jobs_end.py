@@ -241,6 +241,26 @@ def test_workers_end_without_their_server(tmp_path, opened, kind):
     assert not list(tmp_path.glob(".atlas.*")), "until the next server removes it"
 
 
+def test_a_worker_that_died_without_a_job_is_replaced(jobs, tmp_path):
+    first = ended(jobs, jobs.submit("span", {"seconds": 0})).result["pid"]
+    os.kill(first, signal.SIGKILL)
+    done = ended(jobs, jobs.submit("span", {"seconds": 0}))
+    assert done.status == "completed" and done.result["pid"] != first
+
+
+def test_a_full_disk_costs_no_answer(jobs, caplog):
+    """SQLite is told that the file may not grow: jobs that run go on, new ones are refused."""
+    job = jobs.submit("large", {"bytes": 500_000})
+    con = jobs._book.store._con
+    con.execute(f"PRAGMA max_page_count = {con.execute('PRAGMA page_count').fetchone()[0] + 2}")
+    done = ended(jobs, job)
+    assert (done.status, len(done.result["text"])) == ("completed", 500_000)
+    assert "is not saved" in caplog.text
+    with pytest.raises(StoreError, match=r"jobs.sqlite: database or disk is full; free disk space"):
+        jobs.submit("steps", {"steps": 1, "much": "x" * 100_000})
+    assert jobs.get(job.id) == done and jobs.list()[0].status == "completed"
+
+
 def test_a_second_server_on_a_folder_is_refused(jobs, tmp_path):
     with pytest.raises(StoreError, match=rf"is used by another server \(process {os.getpid()}\); stop it"):
         Jobs(tmp_path / "data", Environment(tmp_path, None, tmp_path))
