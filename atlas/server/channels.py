@@ -85,7 +85,7 @@ def _whole(job: Job) -> dict[str, Any]:
 def _of_export(job: Job, event: str) -> dict[str, Any]:
     """The seed's fields; null where a job has none of them."""
     if event == "progress":
-        count = job.total if job.unit == "features" else None
+        count = job.request.get("feature_count") or (job.total if job.stage == "features" else None)
         return {"progress": job.progress, "stage": job.stage, "feature_count": count}
     if event == "completed":
         return {name: (job.result or {}).get(name) for name in ("output_path", "file_size")}

@@ -75,7 +75,8 @@ async def outcome(server: Server, job: Job, patience: Patience) -> Any:
         raise Refusal(status_of_name(job.details), job.error or "the job failed", details={"job": job.id})
     if job.ended:
         told = f"the job was {job.status}" + (f": {job.error}" if job.error else "")
-        raise Refusal(409, told, details={"job": job.id, "resumable": job.resumable})
+        status = 409 if job.status == "cancelled" else 503
+        raise Refusal(status, told, details={"job": job.id, "resumable": job.resumable})
     return Pending(job.document(), f"/api/v1/jobs/{job.id}")
 
 

@@ -60,7 +60,7 @@ class Work:
 
         with Atlas(self.atlas) as atlas:
             folder = self.model or str(recipe_model(atlas))
-            return self.models.load(folder, dtype or atlas.metadata.get("dtype", "float32"))
+            return self.models.load(folder, dtype or atlas.metadata.get("dtype", "float32"), self.progress)
 
 
 _WORK = "atlas.server.work"
@@ -73,5 +73,6 @@ KINDS: dict[str, Kind] = {
     "activations": Kind(f"{_WORK}.activations:generate", resumable=True),
     "clusters-generate": Kind(f"{_WORK}.activations:cluster", resumable=True),
     "clustering": Kind(f"{_WORK}.clustering:clustering", resumable=True, exclusive=True),
+    "neuronpedia-estimate": Kind(f"{_WORK}.neuronpedia:neuronpedia_estimate", resumable=True),
     "neuronpedia-export": Kind(f"{_WORK}.neuronpedia:neuronpedia_export", resumable=True, stages={"packing": 0.1}),
 }

@@ -18,8 +18,8 @@ from atlas.server.jobs.job import Job, NotFound
 from atlas.server.replies import Told
 from atlas.server.routing import Routes
 from atlas.server.state import Server
-from atlas.server.waiting import Patience, Waiting, jobs_of, status_of_name, submit
-from atlas.server.work.neuronpedia import chosen_ids, ids_of_sql, plan_of
+from atlas.server.waiting import Patience, Waiting, jobs_of, outcome, status_of_name, submit
+from atlas.server.work.neuronpedia import chosen_ids, plan_of
 
 routes = Routes("neuronpedia")
 
@@ -147,16 +147,11 @@ async def start_export(body: ExportRequest, server: Server, patience: Waiting) -
     return Told(_status(job), status=200 if job.ended else 202, headers={"location": location})
 
 
-@routes.post("/neuronpedia/estimate", reply=ExportEstimate, statuses=(409, 503))
-def estimate_export(atlas: Atlas, server: Server, body: ExportRequest) -> dict[str, Any]:
-    """Estimate the size of an export without writing it."""
-    from dataclasses import asdict
-
-    from atlas.build.neuronpedia import estimate
-
-    request, model = _request(server, atlas, body)
-    ids = ids_of_sql(server.held.path, body.sql) if body.sql else chosen_ids(atlas, request)
-    return asdict(estimate(atlas, plan_of(request, ids, model=None if model is None else str(model))))
+@routes.post("/neuronpedia/estimate", reply=ExportEstimate, job=True, statuses=(409, 429, 503))
+async def estimate_export(body: ExportRequest, server: Server, patience: Waiting) -> Any:
+    """Estimate the size of an export without writing it; that of a SELECT is a job."""
+    found = await run_in_threadpool(_estimate, server, patience, body)
+    return await outcome(server, found, patience) if isinstance(found, Job) else found
 
 
 @routes.get("/neuronpedia/export/{export_id}", reply=ExportStatus, keep=False, statuses=(404, 503))
@@ -217,6 +212,20 @@ def _start(server: Server, patience: Patience, body: ExportRequest) -> Job:
         check_plan(atlas, plan_of(request, ids, model=None if model is None else str(model)))
         request |= {"feature_count": None if body.sql else len(ids), "sae_id": atlas.metadata.get("revision")}
     return submit(server, KIND, request, owner=patience.owner, model=model)
+
+
+def _estimate(server: Server, patience: Patience, body: ExportRequest) -> dict[str, Any] | Job:
+    from dataclasses import asdict
+
+    from atlas.build.neuronpedia import estimate
+
+    with server.held.use() as atlas:
+        request, model = _request(server, atlas, body)
+        if not body.sql:
+            plan = plan_of(request, chosen_ids(atlas, request), model=None if model is None else str(model))
+            return asdict(estimate(atlas, plan))
+        atlas.free(body.sql, {})
+    return submit(server, "neuronpedia-estimate", request, owner=patience.owner, model=model)
 
 
 def _request(server: Server, atlas: Atlas, body: ExportRequest) -> tuple[dict[str, Any], Path | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,16 @@ def neuronpedia_export(work: Work, request: Request) -> dict[str, Any]:
         "sha256": made.sha256,
         "notes": list(made.notes),
     }
+
+
+def neuronpedia_estimate(work: Work, request: Request) -> dict[str, Any]:
+    """What a SELECT's export would write: a job, since a statement may take long."""
+    from atlas.build.neuronpedia import estimate
+    from atlas.query.atlas import Atlas
+
+    ids = ids_of_sql(work.atlas, request["sql"])
+    with Atlas(work.atlas) as atlas:
+        return asdict(estimate(atlas, plan_of(request, ids, model=work.model if request["saelens_weights"] else None)))
 
 
 def plan_of(request: Request, ids: list[int], *, model: str | None) -> NeuronpediaPlan:
