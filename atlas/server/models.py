@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from atlas.errors import InputError
+from atlas.errors import AtlasError
 from atlas.server.errors import Refusal
 
 if TYPE_CHECKING:
@@ -30,53 +29,58 @@ _KEYS = {  # names of the sizes in config.json, by family
 
 @dataclass(frozen=True)
 class Model:
-    """One folder; `config` is its config.json, as it was when the server started."""
+    """One folder; what is read of its files is read again when they have changed."""
 
     name: str
     folder: Path
-    config: dict[str, Any]
+    _read: dict[object, Any] = field(default_factory=dict, compare=False)
 
-    @cached_property
+    @property
     def parameters(self) -> int:
         """Numbers in its weights, tied ones once, by the files' headers. InputError, ModelError for damaged ones."""
-        from atlas.models.stored import stored_tensors
+        return int(self._once("parameters", self._count))
 
-        return sum(tensor.size for tensor in stored_tensors(self.folder).tensors)
-
-    @cached_property
+    @property
     def size(self) -> int:
         """Bytes of its weights."""
-        return sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+        return sum(size for name, _, size in self._files() if name.endswith(".safetensors"))
 
-    @cached_property
+    @property
     def revision(self) -> str | None:
         """Fingerprint of its content, as in an atlas; None for more than HASHED bytes, which would take too long."""
         from atlas.models.folder import revision
 
-        return revision(self.folder) if self.size <= HASHED else None
+        found: str | None = self._once("revision", lambda: revision(self.folder) if self.size <= HASHED else None)
+        return found
 
-    @cached_property
+    @property
     def sizes(self) -> dict[str, int | None]:
-        """What config.json says of _KEYS; None where it says nothing."""
-        config = self.config | (self.config.get("text_config") or {})
+        """What config.json says of _KEYS; None where it says nothing. InputError, ModelError for a bad one."""
+        config = self._config() | (self._config().get("text_config") or {})
         found = {name: next((config[k] for k in keys if config.get(k)), None) for name, keys in _KEYS.items()}
         if found["neurons_per_layer"] is None and found["hidden_size"]:
             found["neurons_per_layer"] = 4 * found["hidden_size"]  # GPT-2, where n_inner is null
         return found
 
     def document(self, atlas: Atlas) -> dict[str, Any]:
-        """The seed's fields and more."""
-        family, count = str(self.config.get("model_type", "unknown")), self.parameters
+        """The seed's fields and more; with a `problem`, and nulls, where its files are damaged."""
+        try:
+            family, sizes, count = str(self._config().get("model_type", "unknown")), self.sizes, self.parameters
+        except AtlasError as error:
+            unknown = dict.fromkeys((*_KEYS, "parameters", "revision", "size_category"))
+            told = {"family": "unknown", "description": "its files cannot be read", "recommended": False}
+            return {"name": self.name, **told, **unknown, "size_bytes": self.size, "problem": str(error)}
         return {
             "name": self.name,
             "family": family,
-            **self.sizes,
-            "description": f"{family} of {self.sizes['layers']} layers ({_count(count)} parameters)",
+            **sizes,
+            "description": f"{family} of {sizes['layers']} layers ({_short(count)} parameters)",
             "recommended": self.is_of(atlas),
             "size_category": next((name for limit, name in _SIZES if count < limit), "xl"),
             "parameters": count,
             "size_bytes": self.size,
             "revision": self.revision,
+            "problem": None,
         }
 
     def is_of(self, atlas: Atlas) -> bool:
@@ -85,6 +89,34 @@ class Model:
             return False
         known = atlas.metadata.get("revision")
         return not known or self.revision in (known, None)
+
+    def check(self) -> None:
+        """Raise InputError or ModelError, with the reason, unless config and weights are there and whole."""
+        self._config()
+        self._count()
+
+    def _config(self) -> dict[str, Any]:
+        from atlas.models.folder import read_config
+
+        found: dict[str, Any] = self._once("config", lambda: read_config(self.folder))
+        return found
+
+    def _count(self) -> int:
+        from atlas.models.stored import stored_tensors
+
+        return sum(tensor.size for tensor in stored_tensors(self.folder).tensors)
+
+    def _once(self, what: str, read: Callable[[], Any]) -> Any:
+        key = (what, self._files())
+        if key not in self._read:
+            self._read[key] = read()
+        return self._read[key]
+
+    def _files(self) -> tuple[tuple[str, int, int], ...]:
+        """(name, date, bytes) of config.json and the weights."""
+        paths = sorted([*self.folder.glob("*.safetensors"), *self.folder.glob("config.json")])
+        found = [(path.name, path.stat()) for path in paths]
+        return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in found)
 
 
 @dataclass
@@ -97,16 +129,17 @@ class Models:
 
     @classmethod
     def of(cls, folders: Sequence[Path]) -> Models:
-        """Read every config.json; a repeated folder name gets _2, _3 ... Raises what read_config and find_folder do."""
+        """Check every folder; a repeated name gets _2, _3 ... Raises InputError and ModelError, so no server starts."""
         known: dict[str, Model] = {}
         for one in folders:
-            from atlas.models.folder import find_folder, read_config
+            from atlas.models.folder import find_folder
 
             folder = find_folder(one).resolve()
             base, number = folder.name, 2
             while (name := base if number == 2 and base not in known else f"{base}_{number}") in known:
                 number += 1
-            known[name] = Model(name, folder, read_config(folder))
+            known[name] = Model(name, folder)
+            known[name].check()
         return cls(known, next(iter(known), None))
 
     def get(self, name: str, *, status: int = 404) -> Model:
@@ -121,8 +154,7 @@ class Models:
         """Make a model the current one, after its files were checked; jobs that wait or run keep theirs."""
         model = self.get(name, status=400)
         with self._lock:
-            if not model.parameters:  # reads the headers of its files: InputError, ModelError for damaged ones
-                raise InputError(f"no weights in {model.folder}; give a folder with *.safetensors")
+            model.check()
             self.current = name
         return model
 
@@ -144,7 +176,7 @@ class Models:
         )
 
 
-def _count(numbers: int) -> str:
+def _short(numbers: int) -> str:
     """124439808 -> 124M."""
     for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
         if numbers >= unit:

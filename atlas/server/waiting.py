@@ -30,7 +30,6 @@ class Patience:
 
     seconds: float
     owner: str | None
-    bare: bool
 
 
 def _patience(
@@ -40,11 +39,16 @@ def _patience(
         Query(ge=0, le=LONGEST, description="Seconds to wait for the answer; then 202 with the job.", examples=[5]),
     ] = None,
 ) -> Patience:
-    bare = not request.url.path.startswith("/api/v1/")
-    seconds = (USUAL if bare else 0.0) if wait is None else wait
-    return Patience(seconds, request.scope.get("state", {}).get("owner"), bare)
+    seconds = (USUAL if _is_bare(request) else 0.0) if wait is None else wait
+    return Patience(seconds, request.scope.get("state", {}).get("owner"))
 
 
+def _is_bare(request: Request) -> bool:
+    """Whether a path of the seed's document was asked, so that the answer has no envelope."""
+    return not request.url.path.startswith("/api/v1/")
+
+
+Bare = Annotated[bool, Depends(_is_bare)]
 Waiting = Annotated[Patience, Depends(_patience)]
 
 

@@ -129,11 +129,15 @@ def test_two_switches_at_once_leave_one_of_them(other: Path, demo_file: Path, st
 
 def test_a_damaged_model_is_not_switched_to(other: Path, demo_file: Path, start: Callable[..., Served]) -> None:
     served = start(demo_file, models=(DEMO, other), data=other.parent / "data")
+    assert served.client.get("/api/models/other").json()["problem"] is None
     weights = other / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     found = served.client.post("/api/models/switch", json={"model_name": "other"})
     assert found.status_code == 409 and "truncated or damaged" in found.json()["error"]
-    assert served.client.get("/api/models/model").json()["name"] == "model"
+    listed = served.client.get("/api/models").json()
+    assert listed["current_model"] == "model" and listed["models"]["model"]["problem"] is None
+    assert "truncated or damaged" in listed["models"]["other"]["problem"]
+    assert listed["models"]["other"]["parameters"] is None and listed["models"]["other"]["recommended"] is False
 
 
 def test_without_a_model_there_is_none(small_server: Served) -> None:
@@ -154,3 +158,12 @@ def test_folders_of_one_name_are_told_apart(tmp_path: Path, demo_file: Path, sta
     shutil.copytree(DEMO, tmp_path / "x" / "model")
     served = start(demo_file, models=(DEMO, tmp_path / "x" / "model"), data=tmp_path / "data")
     assert list(served.client.get("/api/models").json()["models"]) == ["model", "model_2"]
+
+
+def test_a_folder_that_is_no_model_starts_no_server(tmp_path: Path, demo_file: Path) -> None:
+    from atlas.errors import InputError
+    from atlas.server.app import make_app
+    from atlas.server.settings import Settings
+
+    with pytest.raises(InputError, match="no config.json"):
+        make_app(Settings(demo_file, (tmp_path,)))

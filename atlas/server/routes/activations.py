@@ -12,7 +12,7 @@ from starlette.responses import Response
 from atlas.server.files import NAME, file_names, find_file, json_file
 from atlas.server.routing import Routes
 from atlas.server.state import Server
-from atlas.server.waiting import Patience, Waiting, outcome, submit
+from atlas.server.waiting import Bare, Patience, Waiting, outcome, submit
 from atlas.server.work.activations import ACTIVATIONS
 
 routes = Routes("activations")
@@ -83,9 +83,9 @@ def activation_files(server: Server) -> dict[str, Any]:
 
 
 @routes.get("/activations/{filename}", reply=ActivationFile, seed=True, keep=False, statuses=(404, 409))
-def activation_file(server: Server, patience: Waiting, filename: FileName) -> Response:
+def activation_file(server: Server, bare: Bare, filename: FileName) -> Response:
     """Read an activation file."""
-    return json_file(find_file(server.settings.folder / ACTIVATIONS, filename), envelope=not patience.bare)
+    return json_file(find_file(server.settings.folder / ACTIVATIONS, filename), envelope=not bare)
 
 
 @routes.post("/activations/generate", reply=Generated, seed=True, job=True, statuses=(409, 429, 502, 503))

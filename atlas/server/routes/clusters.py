@@ -12,7 +12,7 @@ from atlas.server.files import NAME, find_file, json_file
 from atlas.server.routes.activations import FileName, Files, listing
 from atlas.server.routing import Routes
 from atlas.server.state import Server
-from atlas.server.waiting import Patience, Waiting, outcome, submit
+from atlas.server.waiting import Bare, Patience, Waiting, outcome, submit
 from atlas.server.work.activations import ACTIVATIONS, CLUSTERS
 
 routes = Routes("clusters")
@@ -104,9 +104,9 @@ def cluster_files(server: Server) -> dict[str, Any]:
 
 
 @routes.get("/clusters/{filename}", reply=ClusterFile, seed=True, keep=False, statuses=(404, 409))
-def cluster_file(server: Server, patience: Waiting, filename: FileName) -> Response:
+def cluster_file(server: Server, bare: Bare, filename: FileName) -> Response:
     """Read a cluster file."""
-    return json_file(find_file(server.settings.folder / CLUSTERS, filename), envelope=not patience.bare)
+    return json_file(find_file(server.settings.folder / CLUSTERS, filename), envelope=not bare)
 
 
 @routes.post("/clusters/generate", reply=MadeClusters, seed=True, job=True, statuses=(409, 429, 503))

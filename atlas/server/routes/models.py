@@ -28,10 +28,13 @@ class ModelInfo(BaseModel):
     context_length: int | None
     description: str
     recommended: bool = Field(description="Whether it is the atlas's own model (by sizes alone if revision is null).")
-    size_category: str = Field(description="small, medium, large or xl: below 250M, 550M, 1.2B parameters, and above.")
-    parameters: int
+    size_category: str | None = Field(
+        description="small, medium, large or xl: below 250M, 550M, 1.2B parameters, and above."
+    )
+    parameters: int | None
     size_bytes: int
     revision: str | None = Field(description="Fingerprint of its content; null for more than 4 GiB.")
+    problem: str | None = Field(description="Why its files cannot be read; everything else is then null.")
 
 
 class ModelList(BaseModel):

@@ -15,7 +15,7 @@ from atlas.server.replies import Told
 from atlas.server.routes.activations import FileName, Files, listing
 from atlas.server.routing import Routes
 from atlas.server.state import Server
-from atlas.server.waiting import Waiting
+from atlas.server.waiting import Bare
 
 routes = Routes("queries")
 
@@ -79,9 +79,9 @@ def query_files(server: Server) -> dict[str, Any]:
 
 
 @routes.get("/queries/{filename}", reply=QueryFile, seed=True, keep=False, statuses=(404, 409))
-def query_file(server: Server, patience: Waiting, filename: FileName) -> Response:
+def query_file(server: Server, bare: Bare, filename: FileName) -> Response:
     """Read a query file."""
-    return json_file(find_file(server.settings.folder / QUERIES, filename), envelope=not patience.bare)
+    return json_file(find_file(server.settings.folder / QUERIES, filename), envelope=not bare)
 
 
 @routes.post("/queries/neuron", reply=QueryFile, seed=True, statuses=(409,))
