@@ -11,9 +11,11 @@ from starlette.types import ASGIApp
 import atlas
 from atlas.server.cache import Cache
 from atlas.server.channels import add_sockets
+from atlas.server.document import describe
 from atlas.server.errors import add_handlers
 from atlas.server.guard import Guard
 from atlas.server.held import HeldAtlas
+from atlas.server.index import add_index
 from atlas.server.jobs.queue import Jobs
 from atlas.server.jobs.work import Environment
 from atlas.server.models import Models
@@ -63,6 +65,8 @@ def make_app(settings: Settings) -> tuple[ASGIApp, FastAPI]:
         neuronpedia.routes, jobs.routes,
     )  # fmt: skip
     add_sockets(app)
+    add_index(app)
+    describe(app)
     return Guard(Cache(app, held.fingerprint, settings.cache_size), settings, server.tokens), app
 
 
