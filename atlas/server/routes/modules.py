@@ -110,8 +110,8 @@ def cluster_members(atlas: Atlas, view: View, path: InPath, limit: Annotated[Lim
     return members(atlas, path, limit=view.rows(limit))
 
 
-@routes.ask("/clusterings", reply=Table)
-def clusterings(atlas: Atlas, view: View, asked: Listed) -> Answer:
+@routes.get("/clusterings", reply=Table)  # POST makes one: routes/clusters.py
+def clusterings(atlas: Atlas, view: View, asked: Annotated[Listed, Query()]) -> Answer:
     """List the stored clusterings, the one that is shown first."""
     return atlas.clusterings(limit=view.rows(asked.limit))
 
