@@ -17,6 +17,7 @@ from atlas.server.errors import Refusal
 from atlas.server.jobs.job import Job, NotFound
 from atlas.server.replies import Told
 from atlas.server.routing import Routes
+from atlas.server.sandbox.refusals import closed_names, require_harmless
 from atlas.server.state import Server
 from atlas.server.waiting import Patience, Waiting, jobs_of, outcome, status_of_name, submit
 from atlas.server.work.neuronpedia import chosen_ids, plan_of
@@ -207,7 +208,7 @@ def _start(server: Server, patience: Patience, body: ExportRequest) -> Job:
     with server.held.use() as atlas:
         request, model = _request(server, atlas, body)
         if body.sql:
-            atlas.free(body.sql, {})  # InputError for what is no SELECT; it runs in the job
+            require_harmless(atlas, body.sql, closed_names(atlas.cursor()))  # it runs in the job
         ids = [0] if body.sql else chosen_ids(atlas, request)
         check_plan(atlas, plan_of(request, ids, model=None if model is None else str(model)))
         request |= {"feature_count": None if body.sql else len(ids), "sae_id": atlas.metadata.get("revision")}
@@ -224,7 +225,7 @@ def _estimate(server: Server, patience: Patience, body: ExportRequest) -> dict[s
         if not body.sql:
             plan = plan_of(request, chosen_ids(atlas, request), model=None if model is None else str(model))
             return asdict(estimate(atlas, plan))
-        atlas.free(body.sql, {})
+        require_harmless(atlas, body.sql, closed_names(atlas.cursor()))
     return submit(server, "neuronpedia-estimate", request, owner=patience.owner, model=model)
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atlas.errors import InputError, StoreError
 from atlas.store.connection import Limits
 
 if TYPE_CHECKING:
@@ -97,7 +98,12 @@ def ids_of_sql(file: Path, sql: str) -> list[int]:
 
     with Atlas(file, limits=Limits("1GiB", 2)) as atlas:
         atlas.con.execute("SET enable_external_access = false")  # cannot be taken back while the connection is open
-        return chosen(atlas, Choice(sql=sql))
+        try:
+            return chosen(atlas, Choice(sql=sql))
+        except StoreError as error:
+            if "disabled by configuration" not in str(error):
+                raise
+            raise InputError("the SELECT names a file; it may read the tables and macros of the atlas alone") from error
 
 
 def archive_name(atlas: Atlas, plan: NeuronpediaPlan) -> str:
