@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import socket
 from collections.abc import Callable
 
@@ -12,6 +14,7 @@ from atlas.errors import InputError, ResourceError
 from atlas.server.app import make_app, running
 from atlas.server.connection import Connection
 from atlas.server.settings import Settings
+from atlas.server.state import Server
 from atlas.server.tokens import Tokens
 
 
@@ -31,7 +34,27 @@ def serve(settings: Settings, *, started: Callable[[str], None]) -> None:
         with running(app):
             listening.listen()  # from now on nobody is turned away
             started(address(listening))
-            uvicorn.Server(config(guarded)).run(sockets=[listening])
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: all is closed
+            _Listening(config(guarded), app.state.server).run(sockets=[listening])
+
+
+class _Listening(uvicorn.Server):
+    """uvicorn's server, which waits for answers under way; the library takes a class.
+
+    Jobs are stopped first: who waits for one, or watches it, is told how it ended, and does not hold up the end.
+    """
+
+    def __init__(self, config: uvicorn.Config, server: Server) -> None:
+        super().__init__(config)
+        self._server = server
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop the jobs, then close the connections."""
+        if self._server.jobs is not None:
+            await asyncio.to_thread(self._server.jobs.close)
+        await super().shutdown(sockets)
+        if self._server.sandbox is not None:
+            await self._server.sandbox.close()
 
 
 def listen(host: str, port: int) -> socket.socket:

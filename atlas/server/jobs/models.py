@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from atlas.progress import Progress
+
 if TYPE_CHECKING:
     from atlas.models.adapter import Adapter
 
@@ -16,13 +18,14 @@ class Models:
         self._key: object = None
         self._adapter: Adapter | None = None
 
-    def load(self, folder: str, dtype: str) -> Adapter:
+    def load(self, folder: str, dtype: str, progress: Progress) -> Adapter:
         """The model of a folder; it is read again when its files have changed."""
         from atlas.models.adapter import load_model
 
         files = [(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(Path(folder).glob("*"))]
         key = (folder, dtype, files)
         if self._adapter is None or self._key != key:
+            progress.note(f"loading the model {Path(folder).name}")
             self._adapter = None
             self._adapter, self._key = load_model(folder, dtype=dtype), key
         return self._adapter

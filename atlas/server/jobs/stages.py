@@ -46,8 +46,7 @@ class Stages:
         self._check()
         with self._lock:
             self._note = text[:_NOTE]
-            if self._news is not None:
-                self._news["details"] = self._note
+            self._news = (self._news or {}) | {"details": self._note}
 
     def moved(self, stage: _Stage, amount: int = 0, *, told: str = "", free: bool = False) -> None:
         """A stage has advanced."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from atlas.errors import StoreError
+from atlas.errors import ResourceError, StoreError
 from atlas.server.jobs.job import Job
 from atlas.server.jobs.work import Environment
 
@@ -188,6 +188,8 @@ class Store:
     def _telling(self) -> Iterator[None]:
         try:
             yield
+        except sqlite3.ProgrammingError as error:
+            raise ResourceError("the server is stopping; ask again when it is back") from error
         except sqlite3.Error as error:
             raise StoreError(f"{self.file}: {error}; free disk space, or move the damaged file away") from error
 

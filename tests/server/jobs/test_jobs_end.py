@@ -145,6 +145,8 @@ def test_a_stop_interrupts_what_runs_and_keeps_what_waits(opened):
     with pytest.raises(ResourceError, match="the server is stopping"):
         jobs.submit("steps", {"steps": 1})
     assert jobs.get(job.id).status == "interrupted", "who waited may still ask"
+    with pytest.raises(ResourceError, match="the server is stopping"):
+        jobs.list()
     again = opened()
     assert [ended(again, one).status for one in waiting] == ["completed", "completed"]
     stopped = again.get(job.id)

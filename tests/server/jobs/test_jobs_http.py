@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
+import httpx2 as httpx
 import pytest
 from patient import PATIENCE, ended, until
 from served import Served
 from small_kinds import KINDS
+from synthetic import small_tables, write_atlas
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from atlas.server import channels
 from atlas.server.jobs.queue import Jobs
+from atlas.server.jobs.work import Environment
 from atlas.server.tokens import Tokens
 
 FIELDS = {
@@ -234,3 +239,45 @@ def test_two_watchers_of_many_jobs_see_each_its_own(small):
     assert set(seen) == {job.id for job in asked}
     for job_id, messages in seen.items():
         assert {one["data"]["id"] for one in messages} == {job_id} and messages[-1]["event"] == "completed"
+
+
+_SERVER = """
+import json, sys
+from pathlib import Path
+sys.path[:] = json.loads(sys.argv[2])
+import atlas.server.jobs.queue as queue
+from small_kinds import KINDS
+queue.KINDS = KINDS
+from atlas.server.run import serve
+from atlas.server.settings import Settings
+import atlas.server.app as app
+folder = Path(sys.argv[1])
+opened = app.Jobs
+def jobs(*given, **how):
+    made = opened(*given, **how)
+    print(made.submit("steps", {"steps": 10_000, "seconds": 0.02}).id, flush=True)
+    return made
+app.Jobs = jobs
+serve(Settings(folder / "small.duckdb", port=0), started=lambda address: print(address, flush=True))
+"""
+
+
+def test_a_server_that_is_told_to_stop_ends_streams_and_interrupts_jobs(tmp_path):
+    """SIGTERM with a stream open: the watcher is told the end, and nothing waits for the watcher."""
+    file = write_atlas(tmp_path / "small.duckdb", small_tables())
+    given = [sys.executable, "-c", _SERVER, str(tmp_path), json.dumps(sys.path)]
+    with subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        job_id, address = (process.stdout.readline().strip() for _ in range(2))
+        with httpx.stream("GET", f"{address}api/v1/jobs/{job_id}/events", timeout=PATIENCE) as answer:
+            lines = answer.iter_lines()
+            until(lambda: '"stage":"steps"' in next(lines))
+            process.send_signal(signal.SIGTERM)
+            told = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert told[-1]["event"] == "failed" and told[-1]["data"]["status"] == "interrupted"
+    assert "timeout graceful shutdown exceeded" not in errors
+    stopped = Jobs(file.with_name("small.duckdb.server"), Environment(file, None, tmp_path), kinds=KINDS)
+    try:
+        assert stopped.get(job_id).error == "the server stopped", "it was asked to stop, not killed"
+    finally:
+        stopped.close()

@@ -62,6 +62,16 @@ def test_a_task_that_knows_no_size_or_does_more_stays_within_bounds():
         assert 0.9 < stages.news()["progress"] <= 1.0
 
 
+def test_a_note_is_news_of_its_own():
+    stages = Stages({}, never)
+    stages.note("loading the model")
+    assert stages.news() == {"details": "loading the model"}
+    with stages.task("impacts", 2, "sets"):
+        assert stages.news()["details"] == "loading the model"
+        stages.note("x" * 10_000)
+        assert stages.news() == {"details": "x" * 2000}
+
+
 def test_free_units_make_no_rate():
     stages = Stages({}, never)
     with stages.task("shards", 10, "shards") as task:
