@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Annotated, Any
 
-from fastapi import Path, Query
+from fastapi import Body, Path, Query
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -109,7 +109,7 @@ def macro_by_address(
 @routes.post("/macros/{name}", reply=Table, statuses=(404,))
 def macro(
     atlas: Atlas, view: View, name: Annotated[str, Path(pattern=r"^\w{1,60}$", examples=["edges_from"])],
-    arguments: dict[str, Any],
+    arguments: Annotated[dict[str, Any], Body(examples=[{"of_layer": 0, "of_neuron": 12}])],
 ) -> Answer:  # fmt: skip
     """Answer one macro, its parameters by name in the body.
 
