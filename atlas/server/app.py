@@ -86,6 +86,4 @@ def running(app: FastAPI) -> Iterator[None]:
     finally:
         if server.jobs is not None:
             server.jobs.close()
-        if server.sandbox is not None:
-            server.sandbox.close()
         server.held.close()

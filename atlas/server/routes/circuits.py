@@ -106,7 +106,7 @@ class Motifs(Asked):
 
     neurons: Neurons | None = Field(None, description="Among these; without them among the 20,000 strongest edges.")
     kind: Literal["ffl", "fan-in", "fan-out", "bi-fan"] | None = None
-    null: int = Field(100, ge=0, le=1000, description="Random graphs to compare with.")
+    null: int = Field(100, ge=0, le=200, description="Random graphs to compare with.")
     seed: int = Field(0, ge=0, le=MOST)
     min_count: Count = Field(1, description="Fewest observations of an edge.")
     limit: Limit = 20

@@ -65,12 +65,6 @@ class ModuleCard(BaseModel):
     edges: Rows
 
 
-class Listed(Asked):
-    """How many."""
-
-    limit: Limit = 50
-
-
 @routes.ask("/clusters", reply=Table)
 def clusters(atlas: Atlas, view: View, asked: Modules) -> Answer:
     """List the modules, largest first."""
@@ -111,9 +105,9 @@ def cluster_members(atlas: Atlas, view: View, path: InPath, limit: Annotated[Lim
 
 
 @routes.get("/clusterings", reply=Table)  # POST makes one: routes/clusters.py
-def clusterings(atlas: Atlas, view: View, asked: Annotated[Listed, Query()]) -> Answer:
+def clusterings(atlas: Atlas, view: View, limit: Annotated[Limit, Query()] = 50) -> Answer:
     """List the stored clusterings, the one that is shown first."""
-    return atlas.clusterings(limit=view.rows(asked.limit))
+    return atlas.clusterings(limit=view.rows(limit))
 
 
 @routes.ask("/quotient", reply=Table)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Callable
@@ -83,7 +82,12 @@ class Worker:
         self.spoilt = True
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
-                os.kill(self._process.pid, signal.SIGKILL)  # also when the event loop has ended already
+                self._process.kill()
+
+    async def gone(self) -> None:
+        """Wait until the system has taken it away."""
+        await self._process.wait()
+        self._process._transport.close()  # type: ignore[attr-defined]  # else its pipes wait for the collector
 
     async def _write(self, order: dict[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -119,10 +123,11 @@ class Sandbox:
                 self._put_back(worker)
             self._slots.release()
 
-    def close(self) -> None:
-        """Kill all of them."""
+    async def close(self) -> None:
+        """Kill all of them and take them away, while there is an event loop to do it."""
         for worker in list(self._all):
             self._drop(worker)
+            await worker.gone()
 
     async def _free(self) -> Worker:
         identity = self._identity()
