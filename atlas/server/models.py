@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from atlas.errors import AtlasError
+from atlas.errors import AtlasError, InputError, ModelError
 from atlas.server.errors import Refusal
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Model:
 
     @property
     def parameters(self) -> int:
-        """Numbers in its weights, tied ones once, by the files' headers. InputError, ModelError for damaged ones."""
+        """Numbers in its weights, tied ones once, by the files' headers. ModelError for damaged ones."""
         return int(self._once("parameters", self._count))
 
     @property
@@ -55,7 +55,7 @@ class Model:
 
     @property
     def sizes(self) -> dict[str, int | None]:
-        """What config.json says of _KEYS; None where it says nothing. InputError, ModelError for a bad one."""
+        """What config.json says of _KEYS; None where it says nothing. ModelError for a bad one."""
         config = self._config() | (self._config().get("text_config") or {})
         found = {name: next((config[k] for k in keys if config.get(k)), None) for name, keys in _KEYS.items()}
         if found["neurons_per_layer"] is None and found["hidden_size"]:
@@ -92,7 +92,9 @@ class Model:
 
     def check(self) -> None:
         """Raise InputError or ModelError, with the reason, unless config and weights are there and whole."""
-        self._config()
+        from atlas.models.folder import read_config
+
+        read_config(self.folder)
         self._count()
 
     def _config(self) -> dict[str, Any]:
@@ -109,7 +111,10 @@ class Model:
     def _once(self, what: str, read: Callable[[], Any]) -> Any:
         key = (what, self._files())
         if key not in self._read:
-            self._read[key] = read()
+            try:
+                self._read[key] = read()
+            except InputError as error:  # no file where one was when the server started: not what was asked is wrong
+                raise ModelError(str(error)) from error
         return self._read[key]
 
     def _files(self) -> tuple[tuple[str, int, int], ...]:
@@ -154,7 +159,10 @@ class Models:
         """Make a model the current one, after its files were checked; jobs that wait or run keep theirs."""
         model = self.get(name, status=400)
         with self._lock:
-            model.check()
+            try:
+                model.check()
+            except InputError as error:
+                raise ModelError(str(error)) from error
             self.current = name
         return model
 

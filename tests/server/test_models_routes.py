@@ -140,6 +140,14 @@ def test_a_damaged_model_is_not_switched_to(other: Path, demo_file: Path, start:
     assert listed["models"]["other"]["parameters"] is None and listed["models"]["other"]["recommended"] is False
 
 
+def test_a_model_that_was_taken_away_is_told(other: Path, demo_file: Path, start: Callable[..., Served]) -> None:
+    served = start(demo_file, models=(DEMO, other), data=other.parent / "data")
+    shutil.rmtree(other)
+    assert "no config.json" in served.client.get("/api/models").json()["models"]["other"]["problem"]
+    found = served.client.post("/api/models/switch", json={"model_name": "other"})
+    assert found.status_code == 409 and "no config.json" in found.json()["error"]
+
+
 def test_without_a_model_there_is_none(small_server: Served) -> None:
     assert small_server.client.get("/api/models").json() == {"models": {}, "current_model": None}
     for found in (
@@ -165,5 +173,5 @@ def test_a_folder_that_is_no_model_starts_no_server(tmp_path: Path, demo_file: P
     from atlas.server.app import make_app
     from atlas.server.settings import Settings
 
-    with pytest.raises(InputError, match="no config.json"):
+    with pytest.raises(InputError, match=r"no config\.json"):
         make_app(Settings(demo_file, (tmp_path,)))

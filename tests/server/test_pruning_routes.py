@@ -314,3 +314,32 @@ def test_without_scores_there_are_no_candidates_but_a_reason(start: Callable[...
     assert weights.status_code == 409 and "table weight_stats is empty" in weights.json()["error"]
     exported = served.client.post("/api/pruning/export", json={"type": "weight"})
     assert exported.status_code == 409 and "nothing to export" in exported.json()["error"]
+
+
+def test_weights_of_a_large_model_are_read_by_a_job(
+    demo_file: Path, tmp_path: Path, start: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from atlas.server.routes import pruning
+
+    monkeypatch.setattr(pruning, "INLINE", 1000)
+    shutil.copytree(DEMO / "model", tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "config.json").read_text()) | {"num_hidden_layers": 3}
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))  # no longer the atlas's
+    served = start(demo_file, models=(tmp_path / "other",), data=tmp_path / "data")
+    job = served.client.get("/api/v1/pruning/weight-analysis")
+    assert job.status_code == 202 and job.json()["data"]["kind"] == "weight-analysis"
+    told = served.client.get("/api/pruning/weight-analysis").json()
+    assert form_faults(told, WEIGHTS) == []
+    weights = load_file(DEMO / "model" / "model.safetensors")
+    assert told["total_parameters"] == sum(w.size for w in weights.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [("InputError", 400), ("NotFound", 500), ("StoreError", 409), ("ModelError", 409), ("ResourceError", 503),
+     ("ServiceError", 502), ("AtlasError", 409), ("annotations", 500), ("deadbeef", 500), (None, 500)],
+)  # fmt: skip
+def test_a_failed_job_has_the_status_of_its_error(name: str | None, status: int) -> None:
+    from atlas.server.waiting import status_of_name
+
+    assert status_of_name(name) == status

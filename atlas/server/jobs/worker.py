@@ -138,7 +138,7 @@ def _do(task: _Task, models: Models) -> Message:
     except Cancelled:
         return {"error": "cancelled", "details": None}
     except AtlasError as error:
-        return {"error": str(error), "details": type(error).__name__}
+        return {"error": str(error), "details": _known(error)}
     except MemoryError:
         return {"error": "memory ran out; ask for less at a time", "details": "ResourceError"}
     except Exception:  # noqa: BLE001 - whatever it is, the worker goes on, and the client gets no trace of it
@@ -150,6 +150,11 @@ def _do(task: _Task, models: Models) -> Message:
 def _function(name: str) -> Callable[[Work, dict[str, Any]], dict[str, Any]]:
     module, _, function = name.partition(":")
     return cast("Callable[[Work, dict[str, Any]], dict[str, Any]]", getattr(importlib.import_module(module), function))
+
+
+def _known(error: AtlasError) -> str:
+    """The nearest of atlas.errors: a module's own kind of error has the status of what it is a kind of."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == AtlasError.__module__)
 
 
 def _check(stop: Event) -> None:

@@ -106,6 +106,7 @@ class ExportStatus(BaseModel):
     started_at: datetime | None
     completed_at: datetime | None
     download: str | None = Field(description="Where the archive is, once it is complete.")
+    resumable: bool = Field(description="Whether POST /api/v1/jobs/{id}/resume would let it go on.")
     notes: list[str] = Field(description="What the atlas lacks, what was altered and left out.")
 
 
@@ -174,7 +175,7 @@ def download_export(
     job = _export(server, export_id)
     if job.status != "completed" or job.result is None:
         raise Refusal(409, f"the export is {_phase(job)}, there is nothing to download", details=job.error)
-    path = Path(job.result["output_path"])
+    path = jobs_of(server).folder(job.id) / Path(job.result["output_path"]).name  # the data folder may have moved
     if not path.is_file():
         raise Refusal(404, f"the archive of export {export_id} is gone; export it again")
     tag = f'"{job.result["sha256"][:32]}"'
@@ -273,5 +274,6 @@ def _status(job: Job) -> dict[str, Any]:
         "started_at": told["started"],
         "completed_at": told["finished"] if done else None,
         "download": f"/api/v1/neuronpedia/export/{job.id}/download" if done else None,
+        "resumable": job.resumable,
         "notes": made.get("notes", []),
     }
