@@ -16,13 +16,18 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import duckdb
 
 from atlas.cli.main import cli as root_command
+from atlas.server.app import make_app
+from atlas.server.document import client_calls, endpoint_table
+from atlas.server.settings import Settings
 from atlas.store.schema import apply_schema
 from atlas.store.sqlfiles import sql_files
 
@@ -30,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 DEMO = "data/demo.duckdb"
 PART = re.compile(r"(<!-- (generated|run): (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
-DOCUMENTS = ("README.md", "sql/README.md")
+DOCUMENTS = ("README.md", "sql/README.md", "docs/http.md")
 
 
 def commands(command: click.Command, prefix: str = "") -> dict[str, click.Command]:
@@ -71,7 +76,19 @@ def table_reference() -> str:
     return "\n".join(text)
 
 
+def http_document() -> dict[str, Any]:
+    """The OpenAPI document; its routes do not depend on the atlas, so that an empty one does."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "empty.duckdb"
+        con = duckdb.connect(str(file))
+        apply_schema(con, d_mlp=8)
+        con.close()
+        return make_app(Settings(file))[1].openapi()
+
+
 GENERATED: dict[str, Callable[[], str]] = {
+    "endpoints": lambda: endpoint_table(http_document()),
+    "calls": lambda: client_calls(http_document()),
     "commands": command_table,
     "tables": table_reference,
 }

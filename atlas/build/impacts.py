@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from atlas.models.adapter import Adapter
 
 Row = dict[str, Any]
+_SEED = ("impact_score", "mean_change", "max_change")
+_EVIDENCE = ("kl", "kl_low", "kl_high", "delta_nll", "delta_nll_low", "delta_nll_high", "kl_p99", "top1_flip_rate",
+             "tokens", "documents", "budget", "reason")  # fmt: skip
 _LIMITS = Limits("1GiB", 2)
 _FIRST, _SECONDS = 16, 20.0  # sets between two looks at the clock: so many, then what takes so long
 _SAVE_AFTER = 60.0  # seconds of measuring that a kill may cost, or 20 times what saving takes
@@ -111,6 +114,17 @@ def measure_impacts(
     return _found(run, [rows[tuple(sorted(one))] or {} for one in sets], len(new), notes)
 
 
+def document(found: Found, d_mlp: int) -> dict[str, Any]:
+    """The impact analysis of the set as a whole, then that of each neuron; KL and NLL in nats per token."""
+    told: dict[str, Any] = {}
+    if found.joint is not None:
+        told = _analysis(found.joint, d_mlp) | {name: found.joint[name] for name in ("sum_kl", "joint_over_sum")}
+    place = [{"layer_index": row["layer"], "neuron_index": row["neuron"]} for row in found.individual]
+    each = [at | _short(row) for at, row in zip(place, found.individual, strict=True)]
+    rest = {"eval_id": found.eval_id, "ablation": found.ablation, "notes": list(found.notes)}
+    return told | {"individual_impacts": each} | rest
+
+
 # -- what a measurement needs of an atlas; also for layers, batches and the model that is written ----------------------
 
 
@@ -120,7 +134,7 @@ def model_of(atlas: Atlas, model: Adapter | str | Path | None) -> Adapter:
 
     if isinstance(model, Adapter):
         return model
-    return load_model(model or _recipe_model(atlas), dtype=atlas.metadata.get("dtype", "float32"))
+    return load_model(model or recipe_model(atlas), dtype=atlas.metadata.get("dtype", "float32"))
 
 
 def require_model(atlas: Atlas, adapter: Adapter) -> None:
@@ -297,7 +311,7 @@ def _documents(text: HeldOutText) -> Sequence[str]:
     return found
 
 
-def _recipe_model(atlas: Atlas) -> Path:
+def recipe_model(atlas: Atlas) -> Path:
     """The model folder that the atlas's recipe names; InputError where recipe or folder are not there."""
     from atlas.build.recipe import read_recipe
 
@@ -311,3 +325,14 @@ def _recipe_model(atlas: Atlas) -> Path:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _analysis(row: dict[str, Any], d_mlp: int) -> dict[str, Any]:
+    layers, neurons = zip(*(divmod(i, d_mlp) for i in row["neurons"]), strict=True)
+    affected = {"affected_neurons": list(neurons), "affected_layers": list(layers)}
+    seed = {name: row[name] for name in _SEED} | affected | {"safe_to_prune": row["safe_to_prune"]}
+    return seed | {name: row[name] for name in _EVIDENCE}
+
+
+def _short(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in (*_SEED, "safe_to_prune", *_EVIDENCE)}

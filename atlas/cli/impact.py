@@ -14,9 +14,6 @@ from atlas.cli.options import find_atlas
 if TYPE_CHECKING:
     from atlas.build.impacts import Found, HeldOutText
 
-_SEED = ("impact_score", "mean_change", "max_change")
-_EVIDENCE = ("kl", "kl_low", "kl_high", "delta_nll", "delta_nll_low", "delta_nll_high", "kl_p99", "top1_flip_rate",
-             "tokens", "documents", "budget", "reason")  # fmt: skip
 _HEADLINE = ("neurons", "impact_score", "safe_to_prune", "kl", "kl_low", "kl_high", "delta_nll", "top1_flip_rate",
              "mean_change", "max_change", "joint_over_sum", "reason")  # fmt: skip
 
@@ -37,7 +34,7 @@ def impact(text: HeldOutText, how: dict[str, Any], /, *, file: Path | None, form
     safe_to_prune needs 10,000 tokens of several documents. The rows stay in the atlas (macro impacts_measured); what is
     there already for the same text is not measured again.
     """
-    from atlas.build.impacts import Measuring, measure_impacts
+    from atlas.build.impacts import Measuring, document, measure_impacts
     from atlas.cli.render import show_rows
     from atlas.query.atlas import Atlas
     from atlas.query.impacts import chosen_neurons
@@ -53,28 +50,6 @@ def impact(text: HeldOutText, how: dict[str, Any], /, *, file: Path | None, form
         click.echo(json.dumps(document(found, width), indent=2))
     else:
         show_rows(_rows(found, width), form, headline=_HEADLINE, limit=None, of="sets")
-
-
-def document(found: Found, d_mlp: int) -> dict[str, Any]:
-    """The impact analysis of the set as a whole, then that of each neuron; KL and NLL in nats per token."""
-    told: dict[str, Any] = {}
-    if found.joint is not None:
-        told = _analysis(found.joint, d_mlp) | {name: found.joint[name] for name in ("sum_kl", "joint_over_sum")}
-    place = [{"layer_index": row["layer"], "neuron_index": row["neuron"]} for row in found.individual]
-    each = [at | _short(row) for at, row in zip(place, found.individual, strict=True)]
-    rest = {"eval_id": found.eval_id, "ablation": found.ablation, "notes": list(found.notes)}
-    return told | {"individual_impacts": each} | rest
-
-
-def _analysis(row: dict[str, Any], d_mlp: int) -> dict[str, Any]:
-    layers, neurons = zip(*(divmod(i, d_mlp) for i in row["neurons"]), strict=True)
-    affected = {"affected_neurons": list(neurons), "affected_layers": list(layers)}
-    seed = {name: row[name] for name in _SEED} | affected | {"safe_to_prune": row["safe_to_prune"]}
-    return seed | {name: row[name] for name in _EVIDENCE}
-
-
-def _short(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in (*_SEED, "safe_to_prune", *_EVIDENCE)}
 
 
 def _rows(found: Found, d_mlp: int) -> list[dict[str, Any]]:

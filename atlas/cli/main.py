@@ -41,6 +41,8 @@ COMMANDS = {
     "submit": ("atlas.cli.submit:submit", "Submit a recipe to SLURM as job arrays."),
     "import": ("atlas.cli.foreign:import_", "Put files of earlier tools into an atlas."),
     "export": ("atlas.cli.export:export", "Write an atlas in the formats of other tools."),
+    "serve": ("atlas.cli.serve:serve", "The same questions over HTTP, long work as jobs."),
+    "token": ("atlas.cli.serve:token", "Bearer tokens of a server."),
     "artifacts": ("atlas.cli.artifacts:artifacts", "List the files a build makes."),
 }
 

@@ -28,7 +28,6 @@ _NO_MATCH = {
     "regex": "try a shorter expression (case is ignored) or fewer filters",
 }
 _LABELLED = "FROM neurons WHERE coalesce(label, description, input_label, output_label) IS NOT NULL LIMIT 1"
-_LAYERS = re.compile(r"(\d+)(?:[-:](\d+))?")
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -83,7 +82,7 @@ def search(view: View, words: tuple[str, ...], mode: str, field: str, parts: boo
 def _question(  # noqa: PLR0917
     view: View, words: tuple[str, ...], mode: str, field: str, parts: bool, given: dict[str, object]
 ) -> _Question:
-    from atlas.query.search import Where
+    from atlas.query.search import Where, read_layers
 
     like = given["like"]
     if bool(words) == bool(like):
@@ -91,7 +90,7 @@ def _question(  # noqa: PLR0917
     limit = view.limit(_USUAL)
     skip = int(str(given["offset"])) + (int(str(given["page"])) - 1) * (limit or 0)
     texts = {name: given[name] for name in ("cluster", "source", "interpretability")}
-    where = Where(_layers(given["layers"]), type=given["kind"], min_score=given["min_score"], skip=skip, **texts)  # type: ignore[arg-type]
+    where = Where(read_layers(given["layers"]), type=given["kind"], min_score=given["min_score"], skip=skip, **texts)  # type: ignore[arg-type]
     return _Question(words, mode, field, str(like) if like else None, parts, where, limit)
 
 
@@ -164,12 +163,3 @@ def _nothing(a: Atlas, asked: _Question) -> str:
     if asked.where.skip:
         return f"no rows after the first {asked.where.skip:,}"
     return f"no label matches; {_NO_MATCH.get(asked.mode, 'try other words or fewer filters')}"
-
-
-def _layers(text: object) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    match = _LAYERS.fullmatch(str(text))
-    if match is None:
-        raise InputError(f"cannot read layers from {text!r}; use 12 or 10:20")
-    return int(match[1]), int(match[2] or match[1])

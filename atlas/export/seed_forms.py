@@ -213,7 +213,12 @@ def read_clusters(path: str | Path) -> LayerClusters:
 
 
 def write_query(path: Path, found: TokenQuery) -> None:
-    """Write queries/{neuron_or_cluster_id}.json; fields that do not apply are left out."""
+    """Write queries/{neuron_or_cluster_id}.json."""
+    replace_text(path, json_text(query_json(found)))
+
+
+def query_json(found: TokenQuery) -> dict[str, Any]:
+    """A token query as JSON; fields that do not apply are left out."""
     place = {
         "neuron_index": found.neuron_index,
         "layer_index": found.layer_index,
@@ -223,7 +228,7 @@ def write_query(path: Path, found: TokenQuery) -> None:
     content = {"query_type": found.query_type, **{k: v for k, v in place.items() if v is not None}}
     signs = {"top_tokens": found.top_tokens, "top_tokens_negative": found.top_tokens_negative}
     tokens = {key: [{"token": t, "activation": a} for t, a in pairs] for key, pairs in signs.items()}
-    replace_text(path, json_text(content | tokens))
+    return content | tokens
 
 
 def read_query(path: str | Path) -> TokenQuery:

@@ -35,7 +35,7 @@ from atlas.export.seed_forms import (
     write_samples,
     write_weight_analysis,
 )
-from atlas.export.seed_pruning import impact_analysis, weight_analysis
+from atlas.export.seed_pruning import impact_analysis, require_known, weight_analysis
 from atlas.export.seed_tables import (
     cluster_ids,
     cluster_query,
@@ -131,7 +131,7 @@ def prompt_names(prompts: Sequence[str]) -> list[str]:
 
 
 def _export_pruning(atlas: Atlas, folder: Path, eval_ids: Sequence[str], report: SeedReport) -> None:
-    _refuse_unknown(atlas, eval_ids)
+    require_known(atlas, eval_ids)
     weights = weight_analysis(atlas, eval_ids=eval_ids)
     if weights["sparsity_analysis"]["layer_stats"] or weights["eval_id"] is not None:
         write_weight_analysis(folder / "pruning" / "weight_analysis.json", weights)
@@ -147,14 +147,6 @@ def _export_pruning(atlas: Atlas, folder: Path, eval_ids: Sequence[str], report:
         report.notes.append(f"pruning/impact_analysis.json: {alone:,} of {members:,} members were measured alone")
     if impacts["recommendations"]["safe_to_prune"] is None:
         report.notes.append(f"pruning/impact_analysis.json has no verdicts: {impacts['reason']}")
-
-
-def _refuse_unknown(atlas: Atlas, eval_ids: Sequence[str]) -> None:
-    found = atlas.free("SELECT eval_id FROM pruning UNION SELECT eval_id FROM impacts ORDER BY 1", {})
-    there = [str(row[0]) for row in found.fetchall()]
-    unknown = [eval_id for eval_id in eval_ids if eval_id not in there]
-    if unknown:
-        raise InputError(f"no evaluation {unknown[0]!r} in {atlas.name}; it holds {', '.join(there) or 'none'}")
 
 
 def _export_clusters(atlas: Atlas, folder: Path, ids: dict[str, int], report: SeedReport) -> None:

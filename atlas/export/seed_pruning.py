@@ -42,13 +42,18 @@ def weight_analysis(atlas: Atlas, *, threshold: float = THRESHOLD, eval_ids: Seq
     asked = {"threshold": threshold, "max_rows": None, "of_eval": eval_id}
     rows = [] if eval_id is None and method is None else atlas.ask("prune_candidates", asked).rows()
     return {
-        "sparsity_analysis": sparsity_analysis(atlas.free(_WEIGHTS, {}).rows()),
+        "sparsity_analysis": stored_sparsity(atlas),
         "pruning_candidates": [_fields(row, _CANDIDATE) for row in rows],
         "threshold_percentile": threshold,
         "total_candidates": len(rows),
         "score_method": method,
         "eval_id": eval_id,
     }
+
+
+def stored_sparsity(atlas: Atlas) -> Row:
+    """The sparsity_analysis of the atlas's own model; totals of 0 where the atlas has no weight_stats."""
+    return sparsity_analysis(atlas.free(_WEIGHTS, {}).rows())
 
 
 def impact_analysis(atlas: Atlas, *, eval_ids: Sequence[str] = ()) -> Row | None:
@@ -67,6 +72,27 @@ def impact_analysis(atlas: Atlas, *, eval_ids: Sequence[str] = ()) -> Row | None
     return told | {"ablation": ablation, "eval_id": eval_id}
 
 
+def of_measurement(found: Row) -> Row:
+    """What a batch or an impact analysis gave, when it was measured, in the form of impact_analysis."""
+    rows = [_fields(row, _IMPACT) for row in found["individual_impacts"]]
+    told = {
+        "individual_impacts": rows,
+        "cumulative_impact": _fields(found.get("cumulative_impact") or found, _TOTAL),
+        "recommendations": _fields(found.get("recommendations") or _advice(rows), _ADVICE),
+    }
+    beside = ("tokens", "documents", "budget", "reason", "ablation", "eval_id")
+    return told | {name: found[name] for name in beside if name in found}
+
+
+def require_known(atlas: Atlas, eval_ids: Sequence[str]) -> None:
+    """Raise InputError for an evaluation that the atlas has neither scores nor impacts of."""
+    found = atlas.free("SELECT eval_id FROM pruning UNION SELECT eval_id FROM impacts ORDER BY 1", {})
+    there = [str(row[0]) for row in found.fetchall()]
+    unknown = [eval_id for eval_id in eval_ids if eval_id not in there]
+    if unknown:
+        raise InputError(f"no evaluation {unknown[0]!r} in {atlas.name}; it holds {', '.join(there) or 'none'}")
+
+
 def _of_batch(atlas: Atlas, batch: Row) -> Row:
     members = atlas.ask("batch_impacts", {"of_set": batch["set_id"]}).rows()
     (advice,) = atlas.ask("batch_recommendations", {"of_set": batch["set_id"]}).rows()
@@ -82,19 +108,24 @@ def _of_batch(atlas: Atlas, batch: Row) -> Row:
 def _of_neurons(atlas: Atlas, eval_id: str) -> Row:
     asked = {"of_eval": eval_id, "of_evidence": "measured", "singles_only": True, "max_rows": None}
     rows = atlas.ask("impacts_measured", asked).rows()
-    verdicts = [row["safe_to_prune"] for row in rows]
-    told = None not in verdicts
     return {
         "individual_impacts": [_fields(row, _IMPACT) for row in rows],
         "cumulative_impact": dict.fromkeys(_TOTAL),
-        "recommendations": {
-            "safe_to_prune": verdicts.count(True) if told else None,
-            "risky_to_prune": verdicts.count(False) if told else None,
-            "suggested_batch_size": None,
-            "high_impact_neurons": [_fields(row, _IMPACT) for row in rows if (row["impact_score"] or 0) > HIGH],
-        },
+        "recommendations": _advice([_fields(row, _IMPACT) for row in rows]),
         **_fields(rows[0], ("tokens", "documents", "budget")),
         "reason": "no set of several neurons was measured jointly",
+    }
+
+
+def _advice(rows: Sequence[Row]) -> Row:
+    """What single neurons recommend by themselves."""
+    verdicts = [row["safe_to_prune"] for row in rows]
+    told = bool(rows) and None not in verdicts
+    return {
+        "safe_to_prune": verdicts.count(True) if told else None,
+        "risky_to_prune": verdicts.count(False) if told else None,
+        "suggested_batch_size": None,
+        "high_impact_neurons": [row for row in rows if (row["impact_score"] or 0) > HIGH],
     }
 
 

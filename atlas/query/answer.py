@@ -62,10 +62,35 @@ class Answer:
     def fetchall(self) -> list[Row]:
         """All rows as tuples, in the macro's order."""
         if self._rows is None:
-            cursor = self._run(self._statement)
-            self._columns = [column[0] for column in cursor.description or ()]
-            self._rows = cursor.fetchall()
+            cursor = self.run()
+            try:
+                self._rows = cursor.fetchall()
+            except duckdb.Error as error:
+                raise refuse(error, self._source.name) from error
         return self._rows
+
+    def first(self, most: int) -> tuple[list[Row], int | None]:
+        """At most so many rows, and how many there are without this and the limit; None where that is not counted."""
+        if self._rows is None:
+            try:
+                rows = self.run().fetchmany(most + 1)
+            except duckdb.Error as error:
+                raise refuse(error, self._source.name) from error
+            if len(rows) > most:
+                return rows[:most], self._count() if self.counted else None
+            self._rows = rows
+        return self._rows[:most], self.total
+
+    def run(self) -> duckdb.DuckDBPyConnection:
+        """Start the statement: a cursor of its own to fetch rows from in parts, which may raise duckdb.Error."""
+        cursor = self._run(self._statement)
+        self._columns = [column[0] for column in cursor.description or ()]
+        return cursor
+
+    @property
+    def source_name(self) -> str:
+        """What the rows are of, for messages."""
+        return self._source.name
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows as dicts."""

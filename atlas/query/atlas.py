@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, overload
@@ -383,7 +383,7 @@ class Atlas:
 
     def sql(self, text: str, parameters: dict[str, object] | None = None) -> Answer:
         """Any SELECT over the tables and macros; InputError for a statement that does not only read."""
-        self._require_select(text)
+        self.require_select(text)
         self._load([path.stem for path in sql_files("queries")])
         return Answer(self, text.strip().rstrip(";"), parameters)
 
@@ -442,7 +442,7 @@ class Atlas:
 
     def free(self, statement: str, parameters: dict[str, object]) -> Answer:
         """An answer from a statement that holds text of the user."""
-        self._require_select(statement)
+        self.require_select(statement)
         return Answer(self, statement, parameters)
 
     def id_of(self, neuron: object) -> int:
@@ -493,6 +493,10 @@ class Atlas:
             raise StoreError(f"{self.name} was closed; open it again with atlas.open") from error
         return cursor.execute(f"SET search_path = '{SEARCH_PATH}'")
 
+    def load_macros(self, names: Iterable[str]) -> None:
+        """Make macros of sql/queries callable that no question has used yet."""
+        self._load(list(names))
+
     def close(self) -> None:
         """Close the file."""
         self.con.close()
@@ -520,7 +524,8 @@ class Atlas:
     def _fetch(self, statement: str, **parameters: object) -> list[tuple[object, ...]]:
         return self.cursor().execute(statement, parameters).fetchall()
 
-    def _require_select(self, text: str) -> None:
+    def require_select(self, text: str) -> None:
+        """Raise InputError unless the text is one statement that only reads."""
         try:
             statements = self.cursor().extract_statements(text)
         except duckdb.Error as error:

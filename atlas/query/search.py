@@ -26,6 +26,7 @@ HEADLINE = ("layer", "neuron", "score", "label", "output_label", "cluster_path")
 LONGEST = 1_000  # characters of a query: 150 words
 _LETTER = re.compile(r"[^\W_]")
 _ALL_LAYERS = (0, 10_000)
+_LAYERS = re.compile(r"(\d{1,4})(?:[-:](\d{1,4}))?")
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,20 @@ def explain(
     values = {"query": query, "mode": mode, "of_field": asked.field, "of_weights": asked.weights}
     headline = ("layer", "neuron", "term", "tf", "df", "idf", "length", "mean_length", "likeness", "score")
     return atlas.ask("label_search_explain", {**values, "of_documents": documents}, headline=headline)
+
+
+def read_layers(text: str | None) -> tuple[int, int] | None:
+    """Layers from text: "12" or "10:20", both included.
+
+    >>> read_layers("10:20")
+    (10, 20)
+    """
+    if text is None:
+        return None
+    match = _LAYERS.fullmatch(text)
+    if match is None:
+        raise InputError(f"cannot read layers from {text!r}; use 12 or 10:20")
+    return int(match[1]), int(match[2] or match[1])
 
 
 def require_index(atlas: Atlas) -> None:

@@ -14,6 +14,7 @@ from atlas.errors import InputError
 from atlas.neuron import NeuronId
 
 if TYPE_CHECKING:
+    from atlas.query.answer import Answer
     from atlas.query.atlas import Atlas
 
 _LAYERS = re.compile(r"^(\d+)(?:-(\d+))?$")
@@ -54,6 +55,24 @@ def select(atlas: Atlas, selection: Selection) -> list[int]:
     if not found:
         raise InputError(f"no neuron matches {given}; loosen a condition (atlas info shows what the atlas has)")
     return found
+
+
+def listed(atlas: Atlas, selection: Selection | None, also: N, *, limit: int | None = 50) -> Answer:
+    """Neurons of a selection (None: any) that satisfy `also`, by packed id: who they are, not all about them.
+
+    Columns: layer, neuron, feature_id, label, cluster_path, appearance_count, max_activation. No rows where none does;
+    InputError for an unknown id or module.
+    """
+    ids = _matching(atlas, also)
+    if selection is not None:
+        wanted = set(select(atlas, selection))
+        ids = [one for one in ids if one in wanted]
+    statement = """FROM neurons SELECT layer, neuron, feature_id, label, cluster_path, appearance_count, max_activation
+        WHERE feature_id IN (SELECT unnest($ids::BIGINT[])) ORDER BY feature_id LIMIT $max_rows"""
+    headline = ("layer", "neuron", "label", "cluster_path", "appearance_count")
+    answer = atlas.free(statement, {"ids": ids, "max_rows": limit})
+    answer.headline = headline
+    return answer
 
 
 def _condition(text: str) -> N | None:
