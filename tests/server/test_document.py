@@ -151,6 +151,6 @@ def test_the_page_lists_the_endpoints_without_scripts(demo_server: Served, docum
 
 
 def test_the_document_of_calls_is_the_one_the_server_makes(document: dict[str, Any]) -> None:
-    text = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     for part in (endpoint_table(document), client_calls(document)):
-        assert part.strip() in text, "docs/http.md is out of date; run: python scripts/check_docs.py --write"
+        assert part.strip() in text, "README.md is out of date; run: python scripts/check_docs.py --write"
