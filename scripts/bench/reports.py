@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("atlas", type=Path, nargs="?", default=DEMO)
     parser.add_argument("--pages", type=int, default=400, help="neurons, those of most graphs")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="100 pages, 2 rounds")
+    parser.add_argument("--quick", action="store_true", help="60 pages, 2 rounds")
     parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -122,7 +122,7 @@ def main() -> None:
     if chosen.job:
         print(json.dumps(work(chosen.job, chosen.atlas, chosen.folder, chosen.pages)))
         return
-    pages, count = (100, 2) if chosen.quick else (chosen.pages, chosen.rounds)
+    pages, count = (60, 2) if chosen.quick else (chosen.pages, chosen.rounds)
     found = rounds(chosen.atlas, pages, count)
     for job, runs in found.items():
         middle = statistics.median(one["seconds"] for one in runs)
