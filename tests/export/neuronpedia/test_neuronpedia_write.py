@@ -26,11 +26,11 @@ import atlas
 from atlas import InputError, ModelError, StoreError
 from atlas.build.neuronpedia import estimate, export_neuronpedia
 from atlas.errors import ResourceError
-from atlas.export.neuronpedia import bulk, records
+from atlas.export.neuronpedia import bulk, records, write
 from atlas.export.neuronpedia.draft import check_target
 from atlas.export.neuronpedia.layout import cut, stable_id
-from atlas.export.neuronpedia.plan import NeuronpediaPlan
-from atlas.export.neuronpedia.records import histogram, merged_bins
+from atlas.export.neuronpedia.plan import NeuronpediaPlan, merged_bins
+from atlas.export.neuronpedia.records import histogram
 from atlas.export.neuronpedia.selection import Choice, chosen
 from atlas.export.neuronpedia.tally import Tally, visible
 from atlas.progress import Quiet, Task
@@ -206,6 +206,25 @@ def test_another_plan_or_atlas_starts_anew_and_a_lost_file_is_made_again(opened:
     batches[0].unlink()
     made = export_neuronpedia(opened, target, replace(plan, top_k=4))
     assert made.sha256 == export_neuronpedia(opened, tmp_path / "whole", replace(plan, top_k=4)).sha256
+
+
+def test_weights_that_were_cut_are_written_anew(opened: atlas.Atlas, tmp_path: Path) -> None:
+    def cut_short(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "half").write_text("x")
+        raise Stop
+
+    def whole(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "cfg.json").write_text("{}")
+
+    plan = NeuronpediaPlan([1], model="any")
+    with pytest.raises(InputError, match="atlas.build.neuronpedia"):
+        write.export_neuronpedia(opened, tmp_path / "t", plan)
+    with pytest.raises(Stop):
+        write.export_neuronpedia(opened, tmp_path / "t", plan, weights=cut_short)
+    files = contents(write.export_neuronpedia(opened, tmp_path / "t", plan, weights=whole).path)
+    assert [name for name in files if name.startswith("saelens")] == ["saelens/cfg.json"]
 
 
 def test_two_exports_do_not_write_one_target(opened: atlas.Atlas, tmp_path: Path) -> None:
@@ -404,6 +423,10 @@ def test_what_an_atlas_lacks_is_said_and_impossible_layouts_are_refused(
                 assert ("logit_lens" in names) == any("no logit lens" in note for note in made.notes)
                 told = document(contents(made.path)["metadata.json"])
                 assert told["includes"]["logit_lens"] == ("logit_lens" not in names)
+                assert told["includes"]["explanations"] == ("labels" not in names and layout != "sae-dashboard")
+                hist = "neuron_stats" not in names and layout != "upload"
+                assert told["includes"]["histograms"] == hist
+                assert hist == any("32 bins, each 2 stored ones (50 do not" in note for note in made.notes)
             else:
                 with pytest.raises(StoreError, match=f"possible here: --layout {' or '.join(possible)}"):
                     export_neuronpedia(a, tmp_path / layout, plan)
