@@ -129,12 +129,11 @@ def check_plan(atlas: Atlas, plan: NeuronpediaPlan) -> tuple[str, ...]:
 
 
 def missing_tables(atlas: Atlas) -> tuple[str, ...]:
-    """Tables behind a package that the atlas lacks or has no row in."""
-    return tuple(
-        table
-        for table in _MEANT
-        if table in atlas.missing or not atlas.free(f"SELECT 1 FROM {table} LIMIT 1", {}).fetchall()
-    )
+    """Tables behind a package that the atlas lacks or has no row in; names in the table neurons are labels too."""
+    ask = {table: f"SELECT 1 FROM {table} LIMIT 1" for table in _MEANT}
+    empty = [table for table, text in ask.items() if table in atlas.missing or not atlas.free(text, {}).fetchall()]
+    named = "labels" in empty and atlas.free("SELECT 1 FROM neurons WHERE label <> '' LIMIT 1", {}).fetchall()
+    return tuple(table for table in empty if not (named and table == "labels"))
 
 
 def possible_layouts(lacking: Sequence[str]) -> list[str]:

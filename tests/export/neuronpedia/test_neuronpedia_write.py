@@ -219,7 +219,7 @@ def test_weights_that_were_cut_are_written_anew(opened: atlas.Atlas, tmp_path: P
         (folder / "cfg.json").write_text("{}")
 
     plan = NeuronpediaPlan([1], model="any")
-    with pytest.raises(InputError, match="atlas.build.neuronpedia"):
+    with pytest.raises(InputError, match="use that function"):
         write.export_neuronpedia(opened, tmp_path / "t", plan)
     with pytest.raises(Stop):
         write.export_neuronpedia(opened, tmp_path / "t", plan, weights=cut_short)
@@ -399,6 +399,8 @@ def test_a_bad_plan_is_refused_before_anything_is_written(
 
 def lacking(tmp_path: Path, *names: str) -> Path:
     tables = {name: rows for name, rows in small_tables().items() if name not in names}
+    if "names" in names:
+        tables["neurons"] = [row | {"label": None} for row in tables["neurons"]]
     return write_atlas(tmp_path / "lacking.duckdb", tables)
 
 
@@ -407,8 +409,9 @@ def lacking(tmp_path: Path, *names: str) -> Path:
     [
         (("exemplars", "contexts"), ["bulk", "prd", "sae-dashboard"]),
         (("neuron_stats",), ["bulk", "prd"]),
-        (("labels", "logit_lens"), list(LAYOUTS)),
-        (("exemplars", "contexts", "neuron_stats", "labels", "logit_lens", "token_stats", "vocab"), ["bulk", "prd"]),
+        (("labels", "logit_lens"), list(LAYOUTS)),  # neurons have names still
+        (("labels", "names"), list(LAYOUTS)),
+        (("exemplars", "contexts", "neuron_stats", "labels", "names", "logit_lens", "vocab"), ["bulk", "prd"]),
     ],
 )
 def test_what_an_atlas_lacks_is_said_and_impossible_layouts_are_refused(
@@ -423,7 +426,9 @@ def test_what_an_atlas_lacks_is_said_and_impossible_layouts_are_refused(
                 assert ("logit_lens" in names) == any("no logit lens" in note for note in made.notes)
                 told = document(contents(made.path)["metadata.json"])
                 assert told["includes"]["logit_lens"] == ("logit_lens" not in names)
-                assert told["includes"]["explanations"] == ("labels" not in names and layout != "sae-dashboard")
+                assert told["includes"]["explanations"] == ("names" not in names and layout != "sae-dashboard")
+                unlabelled = "names" in names and layout != "sae-dashboard"
+                assert unlabelled == any("no explanations" in note for note in made.notes)
                 hist = "neuron_stats" not in names and layout != "upload"
                 assert told["includes"]["histograms"] == hist
                 assert hist == any("32 bins, each 2 stored ones (50 do not" in note for note in made.notes)
