@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
 import gzip
+import hashlib
 import json
 import subprocess
 import sys
@@ -33,7 +35,7 @@ from planted_packages import (
 from atlas import InputError
 from atlas.export.package_check import LAYOUTS as KNOWN
 from atlas.export.package_check import bulk as bulk_rules
-from atlas.export.package_check import check_package, package, rules
+from atlas.export.package_check import check_package, finding, package, pointer, rules
 from atlas.export.package_check.finding import shown
 from atlas.export.package_check.job import Names
 from atlas.export.package_check.pointer import line_of
@@ -257,6 +259,28 @@ def test_a_manifest_may_list_files_with_sizes(tmp_path: Path) -> None:
     assert [one.file for one in report.problems if one.rule == "manifest-count"] == ["README.md"]
 
 
+def test_a_manifest_may_name_files_with_facts(tmp_path: Path) -> None:
+    files = upload()
+    listed = {name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+              for name, content in files.items() if name != "metadata.json"}  # fmt: skip
+    document = json.dumps({"files": listed}).encode()
+    assert check_package(write(files | {"metadata.json": document}, tmp_path / "p")).found == {}
+    listed["README.md"]["size"] = 1
+    document = json.dumps({"files": listed}).encode()
+    report = check_package(write(files | {"metadata.json": document}, tmp_path / "q"))
+    assert rule_files(report) == [("manifest-count", "README.md")]
+
+
+@pytest.mark.parametrize("form", [
+    {"0": "label 0", "2": "label 2"},
+    {"explanations": [{"index": 0, "description": "label 0"}, {"index": "2", "text": "label 2"}]},
+])  # fmt: skip
+def test_explanations_of_a_prd_may_have_other_forms(tmp_path: Path, form: Any) -> None:
+    name = "explanations/explanations.json"
+    report = check_package(write(replaced(prd(), name, json.dumps(form).encode()), tmp_path / "p"))
+    assert (report.found, report.counts["explanations"]) == ({}, 2)
+
+
 @given(st.lists(st.text(max_size=3), max_size=30))
 def test_repeated_names_are_those_of_brute_force(texts: list[str]) -> None:
     names = Names()
@@ -284,6 +308,12 @@ def test_the_line_of_a_pointer_is_where_the_value_stands(document: dict[str, Any
     skipped = before.count("\n") if before != "{}" else 1
     assert line == skipped + 1
     assert text.split("\n")[line - 1].startswith(f" {json.dumps(key)}: ")
+
+
+def test_examples_of_docstrings() -> None:
+    for module in (finding, pointer):
+        found = doctest.testmod(module)
+        assert found.attempted and not found.failed
 
 
 def test_values_are_shown_short() -> None:
