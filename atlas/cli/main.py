@@ -41,7 +41,7 @@ COMMANDS = {
     "submit": ("atlas.cli.submit:submit", "Submit a recipe to SLURM as job arrays."),
     "import": ("atlas.cli.foreign:import_", "Put files of earlier tools into an atlas."),
     "export": ("atlas.cli.export:export", "Write an atlas in the formats of other tools."),
-    "artifacts": ("atlas.cli.artifacts:artifacts", "List the files a build makes."),
+    "artifacts": ("atlas.cli.artifacts:artifacts", "List what builds and exports made."),
 }
 
 
