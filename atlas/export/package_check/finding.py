@@ -145,7 +145,7 @@ def shown(value: object) -> str:
     """A value in at most 90 characters: text as it is, others as Python writes them.
 
     >>> shown([1] * 100)
-    '[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, ... (100 values)'
+    '[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1... (100 values)'
     """
     text = value if isinstance(value, str) else repr(value[:40] if isinstance(value, list) else value)
     text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text[:400])
