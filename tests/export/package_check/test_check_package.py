@@ -9,6 +9,8 @@ import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +227,32 @@ def _without_map(document: Any) -> None:
 
 
 # -- findings -----------------------------------------------------------------------------------------------------
+
+
+class Counted:
+    """Keeps what progress is told."""
+
+    def __init__(self) -> None:
+        self.tasks: list[list[Any]] = []
+
+    @contextmanager
+    def task(self, title: str, total: int, unit: str) -> Iterator[Counted]:
+        self.tasks.append([title, total, unit, 0])
+        yield self
+
+    def advance(self, amount: int = 1, *, told: str = "", free: bool = False) -> None:
+        self.tasks[-1][3] += amount
+
+    def note(self, text: str) -> None:
+        raise AssertionError(text)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_progress_ends_at_its_total(tmp_path: Path, layout: str) -> None:
+    files, told = LAYOUTS[layout](), Counted()
+    check_package(write(files, tmp_path / "p"), progress=told)
+    expected = [[title, len(files), "files", len(files)] for title in (f"check {layout}", "sha256")]
+    assert told.tasks == (expected if "metadata.json" in files else expected[:1])
 
 
 def test_all_findings_are_counted_and_the_first_are_kept(tmp_path: Path) -> None:
