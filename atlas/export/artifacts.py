@@ -123,21 +123,16 @@ def _placed(
 
 
 def _origin(one: PackageFacts, current: list[AtlasFacts]) -> str | None:
-    """The atlas that a package is of, in words; None when it is not here. Reports say only which model they are of."""
-    known = one.atlas
-    for facts in current:
-        if known.get("fingerprint") == facts.content_hash:
-            return f"made from `{facts.identity.shown}`"
-    for facts in current:
-        metadata = facts.identity.metadata
-        if (one.about.get("model"), one.about.get("revision")) != (metadata.get("model"), metadata.get("revision")):
-            continue
-        if known.get("created") == metadata.get("created"):
-            before = "an earlier state of " if known.get("fingerprint") else ""
-            return f"made from {before}`{facts.identity.shown}`"
-        if "reports" in one.about:
-            return f"of the model of `{facts.identity.shown}`"
-    return None
+    """The atlas that a package is of, in words; None when it is not here. Reports may be of several of one model."""
+    known, model = one.atlas, (one.about.get("model"), one.about.get("revision"))
+    alike = [facts for facts in current if model == tuple(map(facts.identity.metadata.get, ("model", "revision")))]
+    same = [facts for facts in alike if known.get("created") and known["created"] == facts.identity.created]
+    if exact := [facts for facts in current if known.get("fingerprint") == facts.content_hash]:
+        return f"made from `{exact[0].identity.shown}`"
+    if same:
+        before = "an earlier state of " if known.get("fingerprint") else ""
+        return f"made from {before}`{same[0].identity.shown}`"
+    return f"of the model of `{alike[0].identity.shown}`" if alike and "reports" in one.about else None
 
 
 def _lost(one: PackageFacts, old: list[Identity]) -> str:

@@ -107,8 +107,10 @@ def test_a_package_of_a_superseded_atlas(root: Path) -> None:
 def test_reports(root: Path) -> None:
     with atlas.open(root / "a.duckdb") as opened:
         write_reports(opened, root / "reports", ReportPlan(range(5), ["1"]))
-    told = "**Pages** of `toy`: 5 neurons, 1 module; of the model of `data/a.duckdb`"
-    assert f"| `data/reports/` | {told} |" in section(artifacts_text(root), "Neuron Reports")
+    told = "| `data/reports/` | **Pages** of `toy`: 5 neurons, 1 module;"
+    assert f"{told} made from `data/a.duckdb` |" in section(artifacts_text(root), "Neuron Reports")
+    write_atlas(root / "a.duckdb", small_tables(), name="a", created="2026-03-01")
+    assert f"{told} of the model of `data/a.duckdb` |" in section(artifacts_text(root), "Neuron Reports")
     write_atlas(root / "a.duckdb", small_tables(), name="a", revision="another")
     text = artifacts_text(root)
     assert section(text, "Neuron Reports") == ""

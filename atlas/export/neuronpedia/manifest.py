@@ -6,7 +6,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from atlas.export.neuronpedia.draft import FORM
-from atlas.export.neuronpedia.records import merged_bins
+from atlas.export.neuronpedia.plan import HELD, bins_note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from atlas.export.neuronpedia.files import File
     from atlas.export.neuronpedia.layout import Job
     from atlas.export.neuronpedia.tally import Tally
-
-STORED_BINS = 64
 
 
 def metadata(job: Job, total: Tally, layers: list[int], fingerprint: str, files: Mapping[str, File]) -> dict[str, Any]:
@@ -64,15 +62,18 @@ def notes(job: Job) -> list[str]:
         "Density (frac_nonzero, activation_frequency) is the share of positions with an activation above 0; -1 where "
         "nothing was measured. Half of all activations of gated MLPs are negative.",
     ]
-    if plan.logit_lens:
+    if plan.wants("logit_lens"):
         told.append(
             "Promoted and suppressed tokens: logit per unit of positive activation, the final norm's weight folded in, "
             "its scale left out."
         )
-    if plan.histograms:
-        told.append(_bins(plan.bins))
-    if plan.explanations:
+    if plan.wants("histograms"):
+        told.append(f"Over all positions, {bins_note(plan.bins)}.")
+    if plan.wants("explanations"):
         told.append("Explanations are all labels of the atlas; notes hold their source, pass, sign and score as JSON.")
+    nowhere = [part.replace("_", " ") for part in HELD["prd"] if part not in HELD[plan.layout]]
+    if nowhere:
+        told.append(f"The {plan.layout} layout has no place for {' and '.join(nowhere)}.")
     return told
 
 
@@ -87,19 +88,6 @@ def _signs(signs: tuple[int, ...]) -> str:
         f"{only} are in: a negative one has negative values, {marks}; its peak is the smallest value, so maxValue "
         'is of another token. Labels of negative activations begin with "when negative:".'
     )
-
-
-def _bins(wanted: int) -> str:
-    merged = merged_bins(STORED_BINS, wanted)
-    how = (
-        f"{STORED_BINS} equal bins"
-        if merged == STORED_BINS
-        else f"{merged} bins, each {STORED_BINS // merged} stored ones"
-    )
-    asked = (
-        "" if merged == wanted else f" ({wanted} were asked for; only whole stored bins are merged, no count is split)"
-    )
-    return f"Histograms are over all positions: {how}{asked}, and outer bins for positions beyond them."
 
 
 def _of_the_document(job: Job, layers: list[int], fingerprint: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from atlas.export.neuronpedia.plan import merged_bins
 from atlas.export.neuronpedia.tally import Tally
 
 if TYPE_CHECKING:
@@ -94,17 +95,17 @@ class Reader:
     def _chunk(self, layer: int, neurons: list[int], tally: Tally) -> list[Neuron]:
         plan = self._plan
         about = {row["neuron"]: row for row in self._rows("export_statistics", layer, neurons)}
-        promoted, suppressed = self._logits(layer, neurons, tally) if plan.logit_lens else ({}, {})
+        promoted, suppressed = self._logits(layer, neurons, tally) if plan.wants("logit_lens") else ({}, {})
         exemplars = self._exemplars(layer, neurons, about, tally)
-        tokens = self._tokens(layer, neurons, tally) if plan.top_tokens and plan.layout == "prd" else {}
-        labels = self._labels(layer, neurons, about, tally) if plan.explanations else {}
+        tokens = self._tokens(layer, neurons, tally) if plan.wants("top_tokens") else {}
+        labels = self._labels(layer, neurons, about, tally) if plan.wants("explanations") else {}
         found = []
         for one in neurons:
             if one not in about:
                 tally.left_out["neurons: no row in the table neurons"] += 1
                 continue
             row = about[one]
-            bars = histogram(row, plan.bins, tally) if plan.histograms else None
+            bars = histogram(row, plan.bins, tally) if plan.wants("histograms") else None
             found.append(Neuron(layer, one, row, bars, exemplars.get(one, []), promoted.get(one),
                                 suppressed.get(one), tokens.get(one, []), labels.get(one, [])))  # fmt: skip
         return found
@@ -231,15 +232,6 @@ def histogram(row: Row, bins: int, tally: Tally) -> Histogram | None:
         tally.left_out["histograms: their edges do not ascend"] += 1
         return None
     return Histogram(made, counts)
-
-
-def merged_bins(stored: int, wanted: int) -> int:
-    """The largest number of bins up to `wanted` that `stored` ones can be merged into.
-
-    >>> merged_bins(64, 50), merged_bins(64, 64), merged_bins(64, 100)
-    (32, 64, 64)
-    """
-    return max(n for n in range(1, min(stored, wanted) + 1) if stored % n == 0)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from atlas.errors import InputError
-from atlas.export.neuronpedia.draft import FORM, Draft, check_target, draft, publish
+from atlas.export.neuronpedia.draft import FORM, Draft, begun, check_target, publish, remove
 from atlas.export.neuronpedia.files import Files, Scale, document
 from atlas.export.neuronpedia.layout import Facts, Job, Layout, Unit, units
 from atlas.export.neuronpedia.manifest import metadata, readme
@@ -81,7 +81,7 @@ def export_neuronpedia(
     check_target(target, force=plan.force)
     fingerprint = _fingerprint(atlas, shown)
     job = _job(atlas, plan)
-    with draft(target, _key(plan, fingerprint, job), shown) as made:
+    with begun(target, _key(plan, fingerprint, job), shown) as made:
         job.files = made.files
         total, layers = _write_units(atlas, job, made, shown, weights)
         _finish(job, made, layers, total, fingerprint)
@@ -143,8 +143,11 @@ def _told_chunks(reader: Reader, unit: Unit, tally: Tally, task: Task) -> Iterat
 
 
 def _write_weights(job: Job, made: Draft, weights: Weights) -> None:
-    folder = made.content / "saelens"
-    weights(folder)
+    draft, folder = made.root / "saelens", made.content / "saelens"
+    for left in (draft, folder):  # of a run that was killed
+        remove(left)
+    weights(draft)
+    draft.rename(folder)
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             made.files.adopt(path.relative_to(made.content).as_posix())

@@ -22,6 +22,7 @@ TABLES = ("features", "activations", "explanations")
 MOST_FILES = 1000
 MOST_BYTES = 150_000_000
 MOST_FEATURES = 1024
+_READ = 10 * MOST_BYTES  # of one file: what is packed 1,000 to 1 does not take hours
 _META = re.compile(rf"(?P<folder>(?:.*/)?)(?:{'|'.join(FILES)})\.jsonl(?:\.gz)?")
 _ROWS = re.compile(rf"(?P<folder>(?:.*/)?)(?:{'|'.join(TABLES)})/[^/]*\.jsonl(?:\.gz)?")
 _BATCH = re.compile(r"batch-(\d+)\.jsonl\.gz")
@@ -115,6 +116,10 @@ def _check_file(job: Job, source: _Source, table: str, file: str, *, names: Name
         source.keys = None
     for number, raw in read_lines(job.package, file, job.findings):
         size, lines = size + len(raw) + 1, number
+        if size > _READ:
+            at = job.at(file, number)
+            at.say("json-size", f"at most {_READ / 1e9:g} GB to be read", "more: the rest was not read")
+            break
         at = job.at(file, number)
         row = _row(at, raw, source)
         rows += bool(raw.strip())

@@ -48,7 +48,7 @@ ROWS = (
      "leave the key out"),
     ("bulk-row-name", "bulk",
      "Row files are features|activations|explanations/batch-N.jsonl.gz.",
-     "files of other names are left out without a word",
+     "what is not called .jsonl.gz is left out without a word; other names are outside the form",
      "rename or compress the file"),
     ("bulk-files", "bulk",
      "A folder has at most 1,000 files.",

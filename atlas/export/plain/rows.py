@@ -33,7 +33,7 @@ _EDGES = """
         e.weight_abs_sum, e.weight_sq_sum, e.weight_min, e.weight_max, e.mean_weight, e.mean_abs_weight {named}
     FROM edges AS e {joined}
     WHERE e.src BETWEEN $first AND $last AND e.src_layer BETWEEN $low AND $high
-        AND e.tgt_layer BETWEEN $to_low AND $to_high AND e.count >= $min_count
+        AND e.tgt_layer BETWEEN $to_low AND $to_high AND ($min_count <= 1 OR e.count >= $min_count)
         AND ($min_weight = 0 OR e.mean_abs_weight >= $min_weight)
         AND CASE $ends
             WHEN 'all' THEN true
@@ -165,6 +165,8 @@ class Rows:
         unknown = [name for name in self._plan.columns if name not in known.names]
         if unknown:
             raise InputError(f"no column {unknown[0]!r} of {self.table}; there are {', '.join(known.names)}")
+        if len(set(self._plan.columns)) < len(self._plan.columns):
+            raise InputError(f"columns {', '.join(self._plan.columns)} name one twice; leave it out")
         told = dict(self._cursor.execute(_COMMENTS, {"table": self.table}).fetchall()) | _ENDS
         fields = [known.field(name) for name in self._plan.columns or known.names]
         return pa.schema([f.with_metadata({"description": told[f.name]}) if f.name in told else f for f in fields])

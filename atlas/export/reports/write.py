@@ -70,7 +70,8 @@ def write_reports(atlas: Atlas, target: Path, plan: ReportPlan, *, progress: Pro
             known |= {entry["file"]: entry for entry in _neurons(atlas, out, plan, task)}
         entries = sorted(known.values(), key=_order)
         title = f"Neurons of {atlas.metadata.get('model', atlas.name)}"
-        head = {"schema": FORM, "model": atlas.metadata.get("model"), "revision": atlas.metadata.get("revision")}
+        head: dict[str, Any] = {"schema": FORM, **{key: atlas.metadata.get(key) for key in ("model", "revision")}}
+        head |= {"atlas": {key: atlas.metadata.get(key) for key in ("name", "created")}}  # of the last run
         out.index("index.json", _json({**head, "reports": entries}))
         out.index("index.html", index_page(entries, title=title))
     except OSError as error:

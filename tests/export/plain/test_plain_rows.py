@@ -202,9 +202,11 @@ def test_an_atlas_of_another_tool(tmp_path: Path, out: Path) -> None:
     con.execute("CREATE TABLE neurons AS SELECT 0 AS layer, unnest(range(3)) AS neuron, 'a' AS label")
     con.execute("CREATE TABLE edges AS SELECT 0 AS src_layer, 1 AS src_neuron, 0 AS tgt_layer, 2 AS tgt_neuron, "
                 "5 AS count, 0.5 AS mean_weight, 0.75 AS mean_abs_weight")  # fmt: skip
+    con.execute("INSERT INTO edges VALUES (0, 2, 1, 0, NULL, 1, 1)")
     con.close()
     with atlas.open(tmp_path / "f.duckdb") as opened:
-        (row,) = written(opened, "edges", out, with_labels=True)
+        row, unknown = written(opened, "edges", out, with_labels=True)
+        assert unknown["count"] is None and len(written(opened, "edges", out, min_count=2)) == 1
         assert (row["src"], row["tgt"], row["count"], row["mean_abs_weight"], row["tgt_label"]) == (1, 2, 5, 0.75, "a")
         assert len(written(opened, "neurons", out)) == 3
         with pytest.raises(StoreError, match=r"no table 'labels' in f\.duckdb"):
@@ -223,7 +225,9 @@ def test_an_empty_table_is_a_head_line_and_a_note(tmp_path: Path, out: Path) -> 
     ("plan", "message"),
     [
         ({"columns": ("src", "nothing")}, "no column 'nothing' of edges; there are src, tgt"),
+        ({"columns": ("src", "tgt", "src")}, "columns src, tgt, src name one twice"),
         ({"where": "nothing > 1"}, "nothing"),
+        ({"where": "count > $most"}, "most"),
         ({"where": "count >"}, "syntax error"),
         ({"where": "1=1) ; DROP TABLE edges; SELECT * FROM (SELECT 1"}, "syntax error|expected one SELECT"),
         ({"layers": (3, 1)}, "no layers 3 to 1: the atlas has layers 0 to 4"),
@@ -231,7 +235,7 @@ def test_an_empty_table_is_a_head_line_and_a_note(tmp_path: Path, out: Path) -> 
         ({"selection": "label:no such words"}, "no neuron matches"),
         ({"selection": "L9/N0"}, "out of range"),
     ],
-    ids=["column", "unknown", "syntax", "statements", "turned", "beyond", "nobody", "range"],
+    ids=["column", "twice", "unknown", "value", "syntax", "statements", "turned", "beyond", "nobody", "range"],
 )
 def test_what_cannot_be_asked(a: atlas.Atlas, out: Path, plan: Row, message: str) -> None:
     with pytest.raises(InputError, match=message):
