@@ -139,7 +139,7 @@ def resume_job(server: Server, job_id: JobId) -> dict[str, Any]:
         raise Refusal(503, str(error), headers={"retry-after": "10"}) from error
 
 
-@routes.get("/jobs/{job_id}/events", reply=Response, forms=(EVENT_STREAM,), keep=False, statuses=(404, 503))
+@routes.get("/jobs/{job_id}/events", reply=Response, forms=(EVENT_STREAM,), keep=False, statuses=(204, 404, 503))
 async def watch_job(server: Server, job_id: JobId, last_seen: LastSeen = None) -> Response:
     """Watch a job: server-sent events, each with the whole job, at most 4 a second; the last one is its end.
 
@@ -149,7 +149,7 @@ async def watch_job(server: Server, job_id: JobId, last_seen: LastSeen = None) -
     return await server_sent(jobs_of(server), "jobs", job_id, last_seen)
 
 
-@routes.get("/events/export/{job_id}", reply=Response, forms=(EVENT_STREAM,), keep=False, statuses=(404, 503))
+@routes.get("/events/export/{job_id}", reply=Response, forms=(EVENT_STREAM,), keep=False, statuses=(204, 404, 503))
 async def watch_export(server: Server, job_id: JobId, last_seen: LastSeen = None) -> Response:
     """Watch an export: server-sent events with the fields of the seed's channel.
 

@@ -77,6 +77,7 @@ def test_a_job_that_never_reports_is_killed_and_leaves_nothing(jobs, tmp_path):
     assert done.status == "cancelled"
     assert done.finished.timestamp() - asked < CANCELLED_IN
     assert not alive(worker)
+    until(lambda: not alive(int((tmp_path / "child").read_text())))
     assert not list(tmp_path.glob(".atlas.*")), "what is half-written is removed with the worker"
     assert (tmp_path / ".kept").exists(), "other hidden files are none of the jobs' business"
     assert ended(jobs, jobs.submit("span", {"seconds": 0})).result["pid"] != worker
@@ -238,6 +239,8 @@ def test_workers_end_without_their_server(tmp_path, opened, kind):
     worker = worker_of(tmp_path / "data")
     server.kill()
     until(lambda: not alive(worker))
+    if kind == "deaf":
+        until(lambda: not alive(int((tmp_path / "child").read_text())))
     assert bool(list(tmp_path.glob(".atlas.*"))) == (kind == "deaf"), "what was written aside lies there"
     assert opened().get(server.ids[0]).status == "interrupted"
     assert not list(tmp_path.glob(".atlas.*")), "until the next server removes it"
