@@ -157,9 +157,11 @@ def test_history_is_newest_first_in_pages(demo_server: Served, made: dict[str, A
 
 def test_an_estimate_is_near_and_writes_nothing(demo_server: Served, made: dict[str, Any]) -> None:
     before = demo_server.client.get(f"{PATH}/exports").json()["data"]["exports"][0]["id"]
-    told = demo_server.client.post(f"{PATH}/estimate", json=SEVEN).json()["data"]
+    told = demo_server.client.post(f"{PATH}/estimate?wait=300", json=SEVEN, timeout=320).json()["data"]
     assert told["features"] == 7 and told["weight_bytes"] > 0
     assert 0.3 < told["size_bytes"] / made["file_size_bytes"] < 3
+    light = demo_server.client.post(f"{PATH}/estimate", json=SEVEN | {"saelens_weights": False})  # at once
+    assert light.status_code == 200 and light.json()["data"]["weight_bytes"] == 0
     sql = {"selection": "sql", "sql": "SELECT layer, neuron FROM neurons WHERE layer = 1"}
     job = demo_server.client.post(f"{PATH}/estimate?wait=300", json=sql, timeout=320).json()["data"]
     assert job["features"] == 384
