@@ -165,9 +165,8 @@ class Answer:
         return not isinstance(limit, int) or len(self) < limit
 
     def _count(self) -> int:
-        unlimited = self._parameters | {"max_rows": None}
-        if "skip_rows" in unlimited:
-            unlimited["skip_rows"] = 0
+        unlimited = dict(self._parameters)
+        unlimited |= {name: value for name, value in (("max_rows", None), ("skip_rows", 0)) if name in unlimited}
         return int(self._run(f"SELECT count(*) FROM ({self._statement})", unlimited).fetchall()[0][0])
 
     def _relation(self) -> duckdb.DuckDBPyRelation:
