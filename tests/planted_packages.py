@@ -116,7 +116,7 @@ def bulk() -> Files:
     """Three features of layer 3 in two files, two activations of each, explanations of two in two files."""
     files = {
         f"{SOURCE}/model.jsonl": lines({
-            "id": "tiny-model", "creatorId": "me", "layers": 4, "neuronsPerLayer": 8, "owner": "me",
+            "id": "tiny-model", "creatorId": "me", "layers": 4, "neuronsPerLayer": 2048, "owner": "me",
             "displayName": "Tiny", "dimension": 2, "visibility": "PUBLIC", "website": "https://example.org",
         }),
         f"{SOURCE}/release.jsonl": lines({
@@ -215,7 +215,8 @@ def safetensors(tensors: dict[str, Any], **header: Any) -> bytes:
     for name, value in tensors.items():
         raw = np.ascontiguousarray(value).tobytes()
         described[name] = {
-            "dtype": kinds[str(value.dtype)], "shape": list(value.shape), "data_offsets": [len(body), len(body) + len(raw)],
+            "dtype": kinds[str(value.dtype)], "shape": list(value.shape),
+            "data_offsets": [len(body), len(body) + len(raw)],
         }  # fmt: skip
         body += raw
     text = json.dumps(described | header).encode()
@@ -313,7 +314,7 @@ def reports() -> Files:
         "index.json": json.dumps({"schema": "atlas-neuron-reports/1", "reports": entries}, indent=1).encode(),
         "index.html": page, "html/L3_N17.html": page, "html/C1.2.html": page,
         "json/L3_N17_dashboard.json": lines({"schema": "atlas-neuron-dashboard/1", "id": "L3/N17"}),
-        "json/C1.2_dashboard.json": lines({"schema": "atlas-module-dashboard/1", "path": "1.2"}),
+        "json/C1.2_dashboard.json": lines({"schema": "atlas-module-dashboard/1", "cluster_path": "1.2"}),
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from atlas.errors import InputError
 from atlas.export.neuronpedia import write
+from atlas.export.neuronpedia.draft import check_space
 from atlas.export.neuronpedia.plan import NeuronpediaPlan
 from atlas.export.neuronpedia.write import Estimate, Package
 from atlas.progress import Progress, Quiet
@@ -28,7 +29,8 @@ def export_neuronpedia(
 
     As atlas.export.neuronpedia.write.export_neuronpedia, with the errors of atlas.build.saelens.export_saelens;
     weights come first, so a wrong model is refused before the long work. `expected`: an estimate made before. An
-    exception that `progress` raises leaves no target. Raises InputError for more than plan.most_bytes.
+    exception that `progress` raises leaves no target. Raises InputError for more than plan.most_bytes,
+    ResourceError for more than the disk has free.
     """
     shown = progress or Quiet()
     expected = expected or estimate(atlas, plan)
@@ -37,6 +39,7 @@ def export_neuronpedia(
             f"{expected.features:,} neurons would take about {expected.size_bytes / 1e9:.2f} GB; choose fewer, leave "
             f"parts out, or allow it with --max-size {-(-expected.size_bytes // 10**9)}GB"
         )
+    check_space(target, expected.disk_bytes)
     model = plan.model
     if model is None:
         return write.export_neuronpedia(atlas, target, plan, progress=shown)
@@ -63,4 +66,6 @@ def estimate(atlas: Atlas, plan: NeuronpediaPlan) -> Estimate:
     layers = [sum(one // width == layer for one in chosen) for layer in sorted({one // width for one in chosen})]
     size = sum(size_of(tensors, count * len(plan.signs)) for count in layers)
     files = found.files + 2 * len(layers) + 1
-    return replace(found, size_bytes=found.size_bytes + size, weight_bytes=size, files=files)
+    twice = size if plan.layout == "prd" and plan.zip else 0
+    disk = found.disk_bytes + size + twice
+    return replace(found, size_bytes=found.size_bytes + size, weight_bytes=size, disk_bytes=disk, files=files)

@@ -1,4 +1,4 @@
-"""`atlas artifacts`: the registry of what builds produced."""
+"""`atlas artifacts`: the registry of what builds and exports produced."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 @click.option("--check", is_flag=True, help="Write nothing; exit code 1 when the file is out of date.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def artifacts(root: Path, output: Path, check: bool, quiet: bool) -> None:
-    """List the atlases under ROOT (data by default) with sizes, rows, labels, methods and example queries.
+    """List atlases, edge stores, packages and reports under ROOT (data by default): sizes, rows, labels, origins.
 
     Writes ARTIFACTS.md from the files themselves; `-o -` prints it.
     """

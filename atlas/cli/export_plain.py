@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ROWS = {"parquet": ".parquet", "csv": ".csv", "jsonl": ".jsonl"}
 GRAPHS = {"graphml": ".graphml", "graph-json": ".json"}
 _SUFFIXES = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_PACKED = ("csv", "jsonl", "two-pass")  # may end in .gz
 _LAYERS = re.compile(r"(\d+)(?:-(\d+))?$")
 
 
@@ -97,6 +98,8 @@ def neurons(form: str | None, top: int, clustering: str | None, **given: Any) ->
     the modules of a clustering as JSON, also by "atlas cluster export assignments".
     """
     chosen = _form(form, given["output"], {".json": "profiles"})
+    if clustering is not None and chosen != "assignments":
+        raise InputError(f"--clustering is of assignments, not of {chosen}; add --format assignments")
     if chosen == "profiles":
         _profiles(top or None, given)
     elif chosen == "assignments":
@@ -122,6 +125,8 @@ def edges(form: str | None, to_layers: str | None, **given: Any) -> None:
 
     A million edges take a few seconds whatever the atlas's size; memory stays under --memory.
     """
+    if given["ends"] != "any" and not given["neurons"]:
+        raise InputError(f"--ends {given['ends']} of no selection; give NEURONS too")
     _write_rows("edges", _form(form, given["output"], {}), given | {"to_layers": _layers(to_layers)})
 
 
@@ -166,6 +171,8 @@ def _form(given: str | None, output: Path, more: dict[str, str], *, of: dict[str
     if found is None:
         endings = ", ".join(sorted({*of.values(), *more}))
         raise InputError(f"no format by the ending of {output}; give --format, or end the file in {endings}")
+    if output.suffix.lower() == ".gz" and found not in _PACKED:
+        raise InputError(f"{found} files are not packed as a whole; end {output} without .gz")
     return found
 
 

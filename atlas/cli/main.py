@@ -94,7 +94,8 @@ def _run(arguments: list[str] | None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        building = (sys.argv[1:] if arguments is None else arguments)[:1] in (
+        given = sys.argv[1:] if arguments is None else arguments
+        building = given[:2] == ["export", "neuronpedia"] or given[:1] in (
             ["build"],
             ["measure"],
             ["edges"],

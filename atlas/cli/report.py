@@ -50,6 +50,8 @@ def report(
         done = write_reports(opened, output, ReportPlan(chosen, modules, **given), progress=shown)
     told = f"{done.pages:,} pages, {done.written:,} written, {done.unchanged:,} unchanged, {done.size / 1e6:.1f} MB"
     click.echo(f"{done.index}  {told}")
+    for one in done.missing:
+        click.echo(f"note: pages show no {one.what}: {one.how}", err=True)
 
 
 def _chosen(atlas: Atlas, neurons: tuple[str, ...], top: int | None, modules: tuple[str, ...]) -> list[int]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from atlas.errors import StoreError
+from atlas.export.artifact_folders import BUILD, ShardFacts, measured_shards
 from atlas.store.content import content_hash, row_counts
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 PUBLIC = ("neurons", "edges", "clusters", "metadata")
 NON_TRIVIAL = 3  # neurons: a module of one or two says nothing about a circuit
 BENCH = ".bench.json"  # ending of the file of figures beside an atlas
-_SHARDS = re.compile(r"^(\w+)-[0-9a-f]{12}$")
 
 _COMMENTS = "SELECT table_name, comment FROM duckdb_tables() WHERE database_name = 'atlas'"
 _COLUMNS = """
@@ -41,6 +41,7 @@ _LARGEST = """
 _CIRCUITS = """
     SELECT coalesce(sum(n), 0)::BIGINT, count(*) FILTER (n >= $1)
     FROM (SELECT count(*) AS n FROM neurons WHERE cluster_path IS NOT NULL GROUP BY cluster_path)"""
+_CLUSTERINGS = "SELECT clustering, method, neurons, modules, levels FROM clusterings ORDER BY clustering"
 _GRAPHS = """
     SELECT count(*), min(explained), quantile_cont(explained, 0.25), median(explained), quantile_cont(explained, 0.75),
         sum(nodes_dropped)::BIGINT, median(explained_neurons)
@@ -82,6 +83,9 @@ class LabelFacts:
     sources: list[tuple[str | None, str | None, int]]  # pass, source, neurons
     interpretability: list[tuple[str | None, str | None, int]]  # pass, interpretability, labels
     failures: list[tuple[str, int]]  # status, answers that are no label
+    types: list[tuple[str | None, str | None, int]]  # pass, type, labels
+    uniqueness: list[tuple[str | None, int, int]]  # pass, labels, distinct texts
+    layers: list[tuple[int, int, int]]  # layer, neurons, those with a label
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,8 @@ class AtlasFacts:
     stored_observations: int  # sum of edges.count
     content_hash: str
     examples: list[Example]
-    shards: tuple[tuple[str, ...], int] | None  # steps and bytes of the build folder beside the file
+    clusterings: list[tuple[Any, ...]]  # name, method, neurons, modules, levels of every stored clustering
+    shards: ShardFacts | None  # of the build folder beside the file
     bench: dict[str, Any] = field(default_factory=dict)  # figures of scripts/bench/atlas_scale.py
 
 
@@ -148,13 +153,14 @@ def read_facts(identity: Identity) -> AtlasFacts:
         return AtlasFacts(
             identity=identity,
             tables=_tables(con),
-            labels=_labels(con),
+            labels=_labels(atlas),
             modules=_modules(con),
             graphs=GraphFacts(*con.execute(_GRAPHS).fetchall()[0]),
             stored_observations=int(con.execute("SELECT coalesce(sum(count), 0) FROM edges").fetchall()[0][0]),
             content_hash=content_hash(con),
             examples=examples(con),
-            shards=_shards(identity.file),
+            clusterings=con.execute(_CLUSTERINGS).fetchall(),
+            shards=measured_shards(Path(f"{identity.file}{BUILD}"), f"{identity.shown}{BUILD}/"),
             bench=_bench(identity.file),
         )
 
@@ -186,10 +192,19 @@ def _tables(con: duckdb.DuckDBPyConnection) -> tuple[TableFacts, ...]:
     return tuple(TableFacts(n, counts[n], comments.get(n) or "", tuple(columns.get(n, ()))) for n in order)
 
 
-def _labels(con: duckdb.DuckDBPyConnection) -> LabelFacts:
+def _labels(atlas: Atlas) -> LabelFacts:
+    con = atlas.con
     neurons, labelled = con.execute("SELECT count(*), count(label) FROM neurons").fetchall()[0]
-    found = [con.execute(statement).fetchall() for statement in (_SOURCES, _INTERPRETABILITY, _FAILURES)]
-    return LabelFacts(neurons, labelled, *found)
+    sources, interpretability, failures = (
+        con.execute(statement).fetchall() for statement in (_SOURCES, _INTERPRETABILITY, _FAILURES)
+    )
+    types, unique, layers = (
+        [row[:3] for row in atlas.ask(name, {}).fetchall()]
+        for name in ("label_types", "label_uniqueness", "label_layers")
+    )
+    return LabelFacts(
+        neurons, labelled, sources, interpretability, failures, types=types, uniqueness=unique, layers=layers
+    )
 
 
 def _modules(con: duckdb.DuckDBPyConnection) -> ModuleFacts:
@@ -207,12 +222,3 @@ def _bench(file: Path) -> dict[str, Any]:
     except ValueError as error:
         raise StoreError(f"{file.name}{BENCH} is not JSON ({error}); delete it, or run the bench again") from None
     return found
-
-
-def _shards(file: Path) -> tuple[tuple[str, ...], int] | None:
-    folder = file.with_name(file.name + ".build")
-    found = [path for path in folder.glob("*") if path.is_dir() and _SHARDS.match(path.name)]
-    if not found:
-        return None
-    size = sum(path.stat().st_size for part in found for path in part.rglob("*") if path.is_file())
-    return tuple(sorted(path.name.rsplit("-", 1)[0] for path in found)), size

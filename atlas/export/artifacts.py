@@ -1,4 +1,4 @@
-"""A folder of atlases -> ARTIFACTS.md, the registry of what builds produced.
+"""A folder of atlases, edge stores and packages -> ARTIFACTS.md, the registry of what builds and exports produced.
 
 Everything comes from the files: dates from their metadata, so that two runs give the same bytes.
 """
@@ -6,13 +6,16 @@ Everything comes from the files: dates from their metadata, so that two runs giv
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 
 from atlas.errors import AtlasError, InputError
 from atlas.export.artifact_facts import AtlasFacts, Identity, read_facts, read_identity, reason
-from atlas.export.artifact_page import page
+from atlas.export.artifact_folders import FolderFacts, PackageFacts, read_folders
+from atlas.export.artifact_page import Registry, Superseded, page
+from atlas.export.artifact_sections import package_name
 from atlas.export.folder import replace_text
 from atlas.progress import Progress, Quiet
 from atlas.store.schema import newest_version
@@ -21,9 +24,10 @@ Unreadable = tuple[str, str]  # path as shown, reason
 
 
 def artifacts_text(root: Path, *, progress: Progress | None = None) -> str:
-    """Describe every *.duckdb below `root` (unfinished builds and hidden folders left out), in order of path.
+    """Describe everything below `root` (unfinished builds and hidden folders left out), in order of path.
 
-    Reads every current atlas once in full (its content hash). Raises InputError when `root` is no folder.
+    Atlases (*.duckdb), edge stores, packages and report folders that atlas wrote, shards. Every current atlas is
+    read once in full (its content hash). Raises InputError when `root` is no folder.
     """
     if not root.is_dir():
         raise InputError(f"no folder {root}; give the folder that holds the atlases")
@@ -36,7 +40,10 @@ def artifacts_text(root: Path, *, progress: Progress | None = None) -> str:
         for identity in chosen:
             _read(identity, current, bad)
             task.advance()
-    return page(shown, current, old, sorted(bad))
+    gone = [Superseded(i.shown, i.metadata.get("model", "unknown"), i.created or "unknown", i.size, w) for i, w in old]
+    folders, made_from, stale = _placed(read_folders(root, shown), current, [item for item, _ in old])
+    bad = sorted([*bad, *folders.bad])
+    return page(shown, Registry(current, folders, made_from, [*gone, *stale], bad))
 
 
 def write_artifacts(root: Path, output: Path, *, progress: Progress | None = None) -> None:
@@ -90,6 +97,50 @@ def _superseded(identities: list[Identity]) -> list[tuple[Identity, str]]:
         elif item.schema < known:
             found.append((item, f"Schema {item.schema}, this version writes {known}: rebuild it"))
     return found
+
+
+def _placed(
+    found: FolderFacts, current: list[AtlasFacts], old: list[Identity]
+) -> tuple[FolderFacts, dict[str, str], list[Superseded]]:
+    """Packages whose atlas is here with what is said of it, the others as superseded; shards that no atlas lists."""
+    made_from, stale = {}, []
+    for one in (*found.packages, *found.reports):
+        told = _origin(one, current)
+        if told is not None:
+            made_from[one.shown] = told
+            continue
+        why = f"{package_name(one)}, {_lost(one, old)}" if one in found.packages else f"Reports, {_lost(one, old)}"
+        created = str(one.atlas.get("created") or "unknown")
+        stale.append(Superseded(one.shown, str(one.about.get("model", "unknown")), created, one.size, why))
+    listed = {facts.shards.shown for facts in current if facts.shards}
+    kept = replace(
+        found,
+        packages=tuple(one for one in found.packages if one.shown in made_from),
+        reports=tuple(one for one in found.reports if one.shown in made_from),
+        shards=tuple(one for one in found.shards if one.shown not in listed),
+    )
+    return kept, made_from, stale
+
+
+def _origin(one: PackageFacts, current: list[AtlasFacts]) -> str | None:
+    """The atlas that a package is of, in words; None when it is not here. Reports may be of several of one model."""
+    known, model = one.atlas, (one.about.get("model"), one.about.get("revision"))
+    alike = [facts for facts in current if model == tuple(map(facts.identity.metadata.get, ("model", "revision")))]
+    same = [facts for facts in alike if known.get("created") and known["created"] == facts.identity.created]
+    if exact := [facts for facts in current if known.get("fingerprint") == facts.content_hash]:
+        return f"made from `{exact[0].identity.shown}`"
+    if same:
+        before = "an earlier state of " if known.get("fingerprint") else ""
+        return f"made from {before}`{same[0].identity.shown}`"
+    return f"of the model of `{alike[0].identity.shown}`" if alike and "reports" in one.about else None
+
+
+def _lost(one: PackageFacts, old: list[Identity]) -> str:
+    created = one.atlas.get("created")
+    for item in old:
+        if created and created == item.created and one.about.get("model") == item.metadata.get("model"):
+            return f"made from `{item.shown}`, which is superseded"
+    return "made from an atlas that is no longer here"
 
 
 def _same(a: Identity, b: Identity) -> bool:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from atlas.errors import ResourceError
 from atlas.models.linear import bias, weight
 from atlas.models.tensors import MlpTensors
 
@@ -54,5 +56,8 @@ def size_of(tensors: MlpTensors, features: int) -> int:
 
 
 def save_weights(made: Transcoder, file: Path) -> None:
-    """Write sae_weights.safetensors."""
-    save_file(made.weights, file)
+    """Write sae_weights.safetensors; ResourceError when the disk is full."""
+    try:
+        save_file(made.weights, file)
+    except SafetensorError as error:  # not an OSError, though it tells one
+        raise ResourceError(f"cannot write {file.name} ({error}); free space and run it again") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -34,6 +35,8 @@ def test_the_format_is_that_of_the_ending_or_the_option(run) -> None:
         code, out, err = run("export", "edges", "-o", name, "-q")
         assert code == 0 and out.startswith(f"{name}  {len(FLOWS)} rows  ") and err == ""
     assert run("export", "edges", "-o", "other.txt", "--format", "jsonl", "-q")[0] == 0
+    assert run("export", "labels", "-o", "two.json.gz", "-q")[0] == 0
+    assert json.loads(gzip.decompress(Path("two.json.gz").read_bytes()))["L0/N0"]["label"] == "dog words"
     assert Path("other.txt").read_bytes() == Path("e.jsonl").read_bytes()
     assert polars.read_parquet("e.parquet").height == polars.read_csv("e.csv.gz").height == len(FLOWS)
 
@@ -126,6 +129,11 @@ def test_what_is_left_out_is_said(run) -> None:
         ),
         (("edges", "-o", "e.json"), "no format by the ending of e.json"),
         (("graph", "layer:1", "-o", "g.csv"), "end the file in .graphml, .json"),
+        (("edges", "-o", "e.parquet.gz"), "parquet files are not packed as a whole; end e.parquet.gz without .gz"),
+        (("neurons", "-o", "p.json.gz"), "profiles files are not packed as a whole"),
+        (("graph", "layer:1", "-o", "g.graphml.gz"), "graphml files are not packed as a whole"),
+        (("edges", "--ends", "both", "-o", "e.csv"), "--ends both of no selection; give NEURONS too"),
+        (("neurons", "--clustering", "leiden", "-o", "n.csv"), "--clustering is of assignments, not of csv"),
         (("graph", "-o", "g.json"), "no graph without NEURONS or --to TARGET"),
         (("graph", "L0/N0", "--to", "L2/N7", "-o", "g.json"), "a graph is of NEURONS or of a circuit"),
         (("labels", "layer:1", "-o", "l.json"), "two-pass files hold all there is; leave out NEURONS"),

@@ -67,6 +67,9 @@ def test_every_edge_comes_back_with_its_count_and_sum(a: atlas.Atlas, tables: An
     assert edges.keys() == truth.keys() and len(edges) == len(found["edge_statistics"]) == 600
     for key, (count, _, total) in edges.items():
         assert count == truth[key]["count"] and total == pytest.approx(truth[key]["weight_sum"], abs=1e-6)
+    profiles = read(tmp_path / "p.json").values()
+    sources = [row["source"] for one in profiles for row in one["top_upstream_sources"] if row["source"][0] != "E"]
+    assert len(sources) == 600 == sum(len(one["top_downstream_targets"]) for one in profiles)
     tokens = {row[:4]: row[4:7] for row in found["token_edge_statistics"]}
     ours = {(e["kind"], e["token_id"], e["layer"], e["neuron"]): e for e in tables["token_edges"]}
     assert tokens.keys() == ours.keys()

@@ -56,17 +56,21 @@ class Draft:
 
 
 @contextmanager
-def draft(target: Path, key: dict[str, Any], progress: Progress) -> Iterator[Draft]:
+def begun(target: Path, key: dict[str, Any], progress: Progress) -> Iterator[Draft]:
     """Open the draft of a target, that of an earlier run where its key is the same; it stays when the block fails.
 
     Raises InputError when another export writes the same target, ResourceError when the disk is full.
     """
-    root = target.parent / f".{target.name}.partial"
+    root = _partial(target)
     try:
         (root / "package").mkdir(parents=True, exist_ok=True)
         with (root / "lock").open("w") as lock:
             _lock(lock.fileno(), target)
-            yield Draft(root, _begun(root, key, progress))
+            made = Draft(root, _earlier(root, key, progress))
+            try:
+                yield made
+            finally:
+                made.files.abandon()
     except OSError as error:
         raise _explained(error, target, root) from error
 
@@ -83,9 +87,17 @@ def publish(made: Draft, target: Path, progress: Progress, *, packed: bool) -> i
     if os.path.lexists(target):
         target.rename(aside)
     ready.rename(target)
-    _remove(aside)
+    remove(aside)
     shutil.rmtree(made.root)
     return size
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def check_target(target: Path, *, force: bool) -> None:
@@ -98,6 +110,23 @@ def check_target(target: Path, *, force: bool) -> None:
         raise InputError(
             f"{target} is no package of atlas export neuronpedia and is not replaced; give another -o TARGET"
         )
+
+
+def check_space(target: Path, needed: int) -> None:
+    """Raise ResourceError when the disk has less free; what an earlier run of this target wrote counts as free."""
+    folder = next(path for path in target.absolute().parents if path.is_dir())
+    root = _partial(target)
+    there = sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) if root.is_dir() else 0
+    free = shutil.disk_usage(folder).free + there
+    if needed > free:
+        raise ResourceError(
+            f"{target} needs about {needed / 1e9:.3f} GB while it is written, {folder} has {free / 1e9:.3f} GB free; "
+            "free some, give another -o TARGET, or leave parts out"
+        )
+
+
+def _partial(target: Path) -> Path:
+    return target.parent / f".{target.name}.partial"
 
 
 def _is_package(target: Path) -> bool:
@@ -113,7 +142,7 @@ def _is_package(target: Path) -> bool:
     return isinstance(found, dict) and found.get("schema") == FORM
 
 
-def _begun(root: Path, key: dict[str, Any], progress: Progress) -> list[dict[str, Any]]:
+def _earlier(root: Path, key: dict[str, Any], progress: Progress) -> list[dict[str, Any]]:
     """Units that an earlier run of the same key finished; of another key nothing is kept."""
     path = root / "plan.json"
     try:
@@ -127,7 +156,7 @@ def _begun(root: Path, key: dict[str, Any], progress: Progress) -> list[dict[str
     if path.exists():
         progress.note(f"{root} is of another plan or atlas, or has nothing finished: starting anew")
     for old in ("package", "parts", "done.jsonl"):
-        _remove(root / old)
+        remove(root / old)
     (root / "package").mkdir()
     path.write_text(json.dumps(key), encoding="utf-8")
     return []
@@ -173,13 +202,6 @@ def _lock(handle: int, target: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise InputError(f"another export is writing {target}; wait for it, or give another -o TARGET") from None
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _explained(error: OSError, target: Path, root: Path) -> InputError | ResourceError:

@@ -70,6 +70,7 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.made: dict[str, File] = {}
+        self._open: list[_Gzip] = []
 
     def write(self, name: str, content: bytes) -> None:
         """Write a whole file."""
@@ -79,7 +80,13 @@ class Folder:
 
     def lines(self, name: str) -> Lines:
         """Begin a gzip file of lines."""
-        return _Gzip(self, name, self._path(name))
+        self._open = [one for one in self._open if not one.closed] + [_Gzip(self, name, self._path(name))]
+        return self._open[-1]
+
+    def abandon(self) -> None:
+        """Close files that were not ended, without what they still hold."""
+        for one in self._open:
+            one.abandon()
 
     def part(self, name: str, content: bytes) -> None:
         """Keep a part of a file beside the root."""
@@ -89,7 +96,7 @@ class Folder:
 
     def joined(self, name: str, around: tuple[bytes, bytes, bytes]) -> None:
         """Write all parts as one file; one of them is in memory at a time."""
-        out = _Hashed(self._path(name).open("wb"))
+        out = _Hashed(self._path(name).open("wb", buffering=0))
         out.write(around[0])
         for i, path in enumerate(sorted((self.root.parent / "parts").glob("*.json"))):
             out.write((around[1] if i else b"") + path.read_bytes())
@@ -104,6 +111,7 @@ class Folder:
     def _path(self, name: str) -> Path:
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # a file that an abandoned run still holds is another one
         return path
 
 
@@ -112,7 +120,7 @@ class _Gzip:
 
     def __init__(self, folder: Folder, name: str, path: Path) -> None:
         self._folder, self._name, self.size = folder, name, 0
-        self._out = _Hashed(path.open("wb"))
+        self._out = _Hashed(path.open("wb", buffering=0))
         self._gzip = gzip.GzipFile(filename="", mode="wb", compresslevel=LEVEL, fileobj=self._out, mtime=0)
 
     def add(self, line: bytes) -> None:
@@ -120,11 +128,20 @@ class _Gzip:
         self._gzip.write(line)
         self.size += len(line)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was ended."""
+        return self._gzip.closed
+
     def close(self) -> None:
         """End the file and give its hash to the folder."""
         self._gzip.close()
         self._out.close()
         self._folder.made[self._name] = File(self._out.hash.hexdigest(), self._out.size)
+
+    def abandon(self) -> None:
+        """Close the file as it is."""
+        self._out.close()
 
 
 class _Hashed:
@@ -135,17 +152,26 @@ class _Hashed:
 
     def write(self, content: bytes) -> int:
         """Write and hash."""
+        if self._out.closed:  # abandoned
+            return len(content)
         self.hash.update(content)
         self.size += len(content)
-        return self._out.write(content)
+        return _all(self._out, content)
 
     def flush(self) -> None:
-        """Flush the file below."""
-        self._out.flush()
+        """Nothing waits here."""
 
     def close(self) -> None:
-        """Close the file below."""
+        """Close the file below; what is written from now on goes nowhere."""
         self._out.close()
+
+
+def _all(out: IO[bytes], content: bytes) -> int:
+    """Write all of it: an unbuffered file may take a part, as it does before it says that the disk is full."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[out.write(rest) :]
+    return len(content)
 
 
 @dataclass
@@ -154,11 +180,13 @@ class Scale:
 
     packed: bool = False
     size: int = 0
+    plain: int = 0  # before they become members
     names: list[str] = field(default_factory=list)
 
     def write(self, name: str, content: bytes) -> None:
         """Weigh a whole file."""
         self.names.append(name)
+        self.plain += len(content)
         extra = 2 * len(name.encode()) + 98  # the two headers of a member
         self.size += len(zlib.compress(content, LEVEL)) + extra if self.packed else len(content)
 
@@ -168,7 +196,8 @@ class Scale:
         return _Weighed(self)
 
     def part(self, name: str, content: bytes) -> None:
-        """Weigh a part as a member of its own: how much there is of it grows with the units."""
+        """Weigh a part as a member of its own; it is on the disk once more until all are joined."""
+        self.plain += 2 * len(content)
         self.size += len(zlib.compress(content, LEVEL)) if self.packed else len(content)
 
     def joined(self, name: str, around: tuple[bytes, bytes, bytes]) -> None:

@@ -6,7 +6,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from atlas.export.neuronpedia.draft import FORM
-from atlas.export.neuronpedia.records import merged_bins
+from atlas.export.neuronpedia.plan import HELD, bins_note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from atlas.export.neuronpedia.files import File
     from atlas.export.neuronpedia.layout import Job
     from atlas.export.neuronpedia.tally import Tally
-
-STORED_BINS = 64
 
 
 def metadata(job: Job, total: Tally, layers: list[int], fingerprint: str, files: Mapping[str, File]) -> dict[str, Any]:
@@ -64,15 +62,18 @@ def notes(job: Job) -> list[str]:
         "Density (frac_nonzero, activation_frequency) is the share of positions with an activation above 0; -1 where "
         "nothing was measured. Half of all activations of gated MLPs are negative.",
     ]
-    if plan.logit_lens:
+    if plan.wants("logit_lens"):
         told.append(
             "Promoted and suppressed tokens: logit per unit of positive activation, the final norm's weight folded in, "
             "its scale left out."
         )
-    if plan.histograms:
-        told.append(_bins(plan.bins))
-    if plan.explanations:
+    if plan.wants("histograms"):
+        told.append(f"Over all positions, {bins_note(plan.bins)}.")
+    if plan.wants("explanations"):
         told.append("Explanations are all labels of the atlas; notes hold their source, pass, sign and score as JSON.")
+    nowhere = [part.replace("_", " ") for part in HELD["prd"] if part not in HELD[plan.layout]]
+    if nowhere:
+        told.append(f"The {plan.layout} layout has no place for {' and '.join(nowhere)}.")
     return told
 
 
@@ -89,27 +90,19 @@ def _signs(signs: tuple[int, ...]) -> str:
     )
 
 
-def _bins(wanted: int) -> str:
-    merged = merged_bins(STORED_BINS, wanted)
-    how = (
-        f"{STORED_BINS} equal bins"
-        if merged == STORED_BINS
-        else f"{merged} bins, each {STORED_BINS // merged} stored ones"
-    )
-    asked = (
-        "" if merged == wanted else f" ({wanted} were asked for; only whole stored bins are merged, no count is split)"
-    )
-    return f"Histograms are over all positions: {how}{asked}, and outer bins for positions beyond them."
-
-
 def _of_the_document(job: Job, layers: list[int], fingerprint: str) -> dict[str, Any]:
-    known, one = job.facts.metadata, layers[0] if len(layers) == 1 else None
+    """The document's fields; d_in is the width at mlp.hook_post, d_sae counts all feature indices.
+
+    `layer` is -1 where there are several.
+    """
+    name = f"{job.names.model_id}-mlp-neurons"
     return {
         "sae_id": str(uuid.uuid5(uuid.NAMESPACE_OID, fingerprint)),
-        "sae_name": f"{job.names.model_id}-mlp-neurons" + ("" if one is None else f"-layer{one}"), "layer": one,
-        "d_in": job.facts.number("d_model"), "d_sae": job.facts.d_mlp, "architecture": "mlp_neurons",
-        "feature_index": "layer * d_sae + neuron",
-    } | ({"model_revision": known["revision"]} if "revision" in known else {})  # fmt: skip
+        "sae_name": f"{name}-layer{layers[0]}" if len(layers) == 1 else name,
+        "d_in": job.facts.d_mlp, "d_model": job.facts.number("d_model"), "d_sae": job.facts.layers * job.facts.d_mlp,
+        "neurons_per_layer": job.facts.d_mlp, "architecture": "mlp_neurons",
+        "feature_index": "layer * neurons_per_layer + neuron", "layer": layers[0] if len(layers) == 1 else -1,
+    }  # fmt: skip
 
 
 def readme(told: dict[str, Any], job: Job) -> str:
@@ -152,7 +145,8 @@ def _use_upload(job: Job) -> str:
 
 def _use_prd(job: Job) -> str:
     return (
-        "`features/N.json` is one neuron: N = feature_index = layer * d_sae + neuron (d_sae is the width of the MLP). "
+        "`features/N.json` is one neuron: N = feature_index = layer * neurons_per_layer + neuron. "
+        "metadata.json's layer is -1 where there are several; its layers lists them. "
         "`explanations/explanations.json` holds all labels; `saelens/`, where it is included, loads in sae-lens."
     )
 

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 LAYOUTS = ("bulk", "upload", "prd", "sae-dashboard")
 VISIBILITIES = ("private", "unlisted", "public")
 DEFAULT_USER = "clkht01d40000jv08hvalcvly"  # DEFAULT_CREATOR_USER_ID of a new Neuronpedia
+STORED_BINS = 64  # of neuron_stats.hist, without its underflow and overflow
 MLP_SET = "neurons"  # the set whose sources are bare layer numbers; the upload route refuses it
+HELD = {  # what a layout has a place for
+    "bulk": ("logit_lens", "histograms", "explanations"),
+    "upload": ("logit_lens", "explanations"),
+    "prd": ("logit_lens", "histograms", "top_tokens", "explanations"),
+    "sae-dashboard": ("logit_lens", "histograms"),
+}
 _NEEDED = {"upload": ("neuron_stats", "exemplars"), "sae-dashboard": ("neuron_stats",)}
 _MEANT = {
     "exemplars": "exemplars: no activations",
@@ -58,6 +65,10 @@ class NeuronpediaPlan:
     force: bool = False
     most_bytes: int = 8 << 30
 
+    def wants(self, part: str) -> bool:
+        """Whether a part (logit_lens, histograms, top_tokens, explanations) is asked for and has a place."""
+        return bool(getattr(self, part)) and part in HELD[self.layout]
+
     def options(self) -> dict[str, Any]:
         """The options that change the package, for its metadata and for knowing a plan again."""
         left_out = {"neurons", "force", "most_bytes"}
@@ -92,7 +103,10 @@ def names(atlas: Atlas, plan: NeuronpediaPlan) -> Names:
 
 
 def check_plan(atlas: Atlas, plan: NeuronpediaPlan) -> tuple[str, ...]:
-    """What the atlas lacks for what is asked for, in words. InputError for a bad plan, StoreError for a bad atlas."""
+    """What the atlas lacks and what is done otherwise than asked, in words.
+
+    Raises InputError for a bad plan, StoreError for an atlas that lacks what the layout needs.
+    """
     _check_numbers(plan)
     _check_names(atlas, plan)
     if not plan.neurons:
@@ -108,16 +122,18 @@ def check_plan(atlas: Atlas, plan: NeuronpediaPlan) -> tuple[str, ...]:
             f"the {plan.layout} layout needs {' and '.join(needed)}, which {atlas.name} was built without; possible "
             f"here: --layout {' or '.join(possible)}"
         )
-    return tuple(f"{atlas.name} has no {_MEANT[table]}" for table in lacking if _wanted(plan, table))
+    told = [f"{atlas.name} has no {_MEANT[table]}" for table in lacking if _wanted(plan, table)]
+    if plan.wants("histograms") and "neuron_stats" not in lacking and merged_bins(STORED_BINS, plan.bins) != plan.bins:
+        told.append(bins_note(plan.bins))
+    return tuple(told)
 
 
 def missing_tables(atlas: Atlas) -> tuple[str, ...]:
-    """Tables behind a package that the atlas lacks or has no row in."""
-    return tuple(
-        table
-        for table in _MEANT
-        if table in atlas.missing or not atlas.sql(f"SELECT 1 FROM {table} LIMIT 1").fetchall()
-    )
+    """Tables behind a package that the atlas lacks or has no row in; names in the table neurons are labels too."""
+    ask = {table: f"SELECT 1 FROM {table} LIMIT 1" for table in _MEANT}
+    empty = [table for table, text in ask.items() if table in atlas.missing or not atlas.free(text, {}).fetchall()]
+    named = "labels" in empty and atlas.free("SELECT 1 FROM neurons WHERE label <> '' LIMIT 1", {}).fetchall()
+    return tuple(table for table in empty if not (named and table == "labels"))
 
 
 def possible_layouts(lacking: Sequence[str]) -> list[str]:
@@ -126,8 +142,25 @@ def possible_layouts(lacking: Sequence[str]) -> list[str]:
 
 
 def _wanted(plan: NeuronpediaPlan, table: str) -> bool:
-    asked = {"logit_lens": plan.logit_lens, "labels": plan.explanations}
-    return asked.get(table, True) if table != "token_stats" else plan.top_tokens and plan.layout == "prd"
+    part = {"logit_lens": "logit_lens", "labels": "explanations", "token_stats": "top_tokens"}.get(table)
+    return part is None or plan.wants(part)
+
+
+def merged_bins(stored: int, wanted: int) -> int:
+    """The largest number of bins up to `wanted` that `stored` ones can be merged into.
+
+    >>> merged_bins(64, 50), merged_bins(64, 64), merged_bins(64, 100)
+    (32, 64, 64)
+    """
+    return max(n for n in range(1, min(stored, wanted) + 1) if stored % n == 0)
+
+
+def bins_note(wanted: int) -> str:
+    """What histograms are made of; only whole stored bins are merged, so that no count is split."""
+    merged = merged_bins(STORED_BINS, wanted)
+    made = f"{merged} bins" if merged == STORED_BINS else f"{merged} bins, each {STORED_BINS // merged} stored ones"
+    asked = "" if merged == wanted else f" ({wanted} do not divide the {STORED_BINS} stored; no count is split)"
+    return f"histograms have {made}{asked}, and outer ones for positions beyond them"
 
 
 def _check_numbers(plan: NeuronpediaPlan) -> None:

@@ -1,6 +1,6 @@
 """Neurons -> the package of the export document: features/N.json, explanations/explanations.json.
 
-N is the packed id, layer * d_sae + neuron. What the document leaves open is said in README.md.
+N is the packed id, layer * neurons_per_layer + neuron. What the document leaves open is said in README.md.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from atlas.export.neuronpedia.files import line
-from atlas.export.neuronpedia.layout import Job, Unit, count, described, provenance
+from atlas.export.neuronpedia.layout import Job, Unit, count, provenance
 from atlas.export.neuronpedia.records import Exemplar, Logits, Neuron, short
+from atlas.export.neuronpedia.tally import visible
 
 PER_UNIT = 200
 
@@ -36,10 +37,9 @@ def finish(job: Job, layers: Sequence[int]) -> None:
 
 def _feature(job: Job, neuron: Neuron, number: int) -> dict[str, Any]:
     about, plan = neuron.about, job.plan
-    label = about["label"] if plan.explanations else None
     made: dict[str, Any] = {
         "feature_index": number, "layer": neuron.layer, "neuron": neuron.neuron,
-        "label": label and job.tally.text(label), "category": _category(job, about["cluster_path"]),
+        "label": _label(neuron), "category": _category(job, about["cluster_path"]),
         "statistics": {
             "activation_frequency": about["density"], "max_activation": short(about["max"]),
             "mean_activation": short(about["mean_active"]),
@@ -57,6 +57,13 @@ def _feature(job: Job, neuron: Neuron, number: int) -> dict[str, Any]:
             {"token": row["token"], "count": row["n"], "mean_activation": short(row["mean"])} for row in neuron.tokens
         ]
     return made | {"activations": [_activation(exemplar) for exemplar in neuron.exemplars]}
+
+
+def _label(neuron: Neuron) -> str | None:
+    """The chosen label where it is exported, else the first that is."""
+    texts = [label["label"] for label in neuron.labels]
+    chosen = visible(neuron.about["label"] or "")
+    return chosen if chosen in texts else next(iter(texts), None)
 
 
 def _category(job: Job, path: str | None) -> str | None:
@@ -83,4 +90,4 @@ def _activation(exemplar: Exemplar) -> dict[str, Any]:
 def _labels(job: Job, neuron: Neuron, number: int) -> Iterator[dict[str, Any]]:
     place = {"feature_index": number, "layer": neuron.layer, "neuron": neuron.neuron}
     for label in neuron.labels:
-        yield place | {"label": described(label)} | provenance(label)
+        yield place | {"label": label["label"]} | provenance(label)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from atlas.export.neuronpedia.plan import merged_bins
 from atlas.export.neuronpedia.tally import Tally
 
 if TYPE_CHECKING:
@@ -94,17 +95,17 @@ class Reader:
     def _chunk(self, layer: int, neurons: list[int], tally: Tally) -> list[Neuron]:
         plan = self._plan
         about = {row["neuron"]: row for row in self._rows("export_statistics", layer, neurons)}
-        promoted, suppressed = self._logits(layer, neurons, tally) if plan.logit_lens else ({}, {})
+        promoted, suppressed = self._logits(layer, neurons, tally) if plan.wants("logit_lens") else ({}, {})
         exemplars = self._exemplars(layer, neurons, about, tally)
-        tokens = self._tokens(layer, neurons, tally) if plan.top_tokens and plan.layout == "prd" else {}
-        labels = self._labels(layer, neurons, about, tally) if plan.explanations else {}
+        tokens = self._tokens(layer, neurons, tally) if plan.wants("top_tokens") else {}
+        labels = self._labels(layer, neurons, about, tally) if plan.wants("explanations") else {}
         found = []
         for one in neurons:
             if one not in about:
                 tally.left_out["neurons: no row in the table neurons"] += 1
                 continue
             row = about[one]
-            bars = histogram(row, plan.bins, tally) if plan.histograms else None
+            bars = histogram(row, plan.bins, tally) if plan.wants("histograms") else None
             found.append(Neuron(layer, one, row, bars, exemplars.get(one, []), promoted.get(one),
                                 suppressed.get(one), tokens.get(one, []), labels.get(one, [])))  # fmt: skip
         return found
@@ -120,17 +121,19 @@ class Reader:
         table = table.combine_chunks()
         windows = _Lists(table.column("activations"), np.float32)
         texts = _Lists(table.column("token_ids"), np.int64)
+        ranges = {one: intervals(row) for one, row in about.items()}
         found: dict[int, list[Exemplar]] = defaultdict(list)
+        ranks: dict[tuple[int, int], int] = defaultdict(int)
         columns = ("neuron", "polarity", "activation", "place", "corpus")
         for i, row in enumerate(zip(*(table.column(name).to_pylist() for name in columns), strict=True)):
             one, sign, activation, place, corpus = row
             values, ids = _fitting(windows[i], texts[i], place, tally)
             if values is None or one not in about:
                 continue
-            tokens = self._decode(ids.tolist(), tally)
-            rank = sum(other.polarity == sign for other in found[one])
-            where = interval(about[one], activation)
-            found[one].append(Exemplar(sign, rank, tokens, values, place, corpus and tally.text(corpus), where))
+            tokens, where = self._decode(ids.tolist(), tally), interval(ranges[one], activation)
+            name = corpus and tally.text(corpus)
+            found[one].append(Exemplar(sign, ranks[one, sign], tokens, values, place, name, where))
+            ranks[one, sign] += 1
         return found
 
     def _logits(self, layer: int, neurons: list[int], tally: Tally) -> tuple[dict[int, Logits], dict[int, Logits]]:
@@ -159,15 +162,18 @@ class Reader:
 
     def _labels(self, layer: int, neurons: list[int], about: dict[int, Row], tally: Tally) -> dict[int, list[Row]]:
         found: dict[int, list[Row]] = defaultdict(list)
-        for row in self._rows("export_labels", layer, neurons, of_signs=list(self._plan.signs)):
+        known: set[tuple[int, str]] = set()
+        wanted = {0, *self._plan.signs}
+        for row in self._rows("export_labels", layer, neurons):
             one = row.pop("neuron")
+            known.add((one, row["label"]))
             row["score"] = row["score"] if finite(row["score"]) else None
-            found[one].append({k: tally.text(value) if isinstance(value, str) else value for k, value in row.items()})
-        for one, row in about.items():  # atlases of other tools have names but no table of labels
-            if one not in found and row["label"]:
-                found[one].append(
-                    _LABEL | {name: row[name] and tally.text(row[name]) for name in ("label", "description")}
-                )
+            if row["polarity"] in wanted:
+                found[one].append({k: tally.text(v) if isinstance(v, str) else v for k, v in row.items()})
+        for one, row in about.items():  # atlases of other tools have names but no rows in labels
+            if row["label"] and (one, row["label"]) not in known:
+                chosen = {name: row[name] and tally.text(row[name]) for name in ("label", "description")}
+                found[one].insert(0, _LABEL | chosen)
         return found
 
     def _decode(self, ids: list[int], tally: Tally) -> list[str]:
@@ -228,35 +234,50 @@ def histogram(row: Row, bins: int, tally: Tally) -> Histogram | None:
     return Histogram(made, counts)
 
 
-def merged_bins(stored: int, wanted: int) -> int:
-    """The largest number of bins up to `wanted` that `stored` ones can be merged into.
+@dataclass(frozen=True)
+class Intervals:
+    """Of one sign: activations from 0 to `limit` and on to `far`, with the shares of positions in both parts."""
 
-    >>> merged_bins(64, 50), merged_bins(64, 64), merged_bins(64, 100)
-    (32, 64, 64)
+    threshold: float | None  # of firing, as stored; None without one, then all is up to `far`
+    limit: float | None  # the same with the fewest digits
+    far: float
+    below: float
+    beyond: float
+
+
+def intervals(row: Row) -> dict[bool, Intervals]:
+    """The ranges of both signs (True: positive) whose positions were counted; empty without statistics."""
+    density, found = row["density"], dict[bool, Intervals]()
+    if not finite(density):
+        return found
+    sides = (
+        (True, "max", "fire_pos", "share_pos", density),
+        (False, "min", "fire_neg", "share_neg", 1 - density),
+    )
+    for positive, far, limit, share, whole in sides:
+        end, edge, beyond = short(row[far]), short(row[limit]), row[share]
+        if end is not None and (edge is None or beyond is None):
+            found[positive] = Intervals(None, None, end, whole, 0.0)
+        elif end is not None:
+            found[positive] = Intervals(row[limit], edge, end, max(whole - beyond, 0.0), beyond)
+    return found
+
+
+def interval(ranges: dict[bool, Intervals], activation: float) -> tuple[float, float, float] | None:
+    """The range that an exemplar lies in, from, to, and the share of positions there; None where it is not known.
+
+    Beyond the firing threshold of its sign, or between 0 and it.
     """
-    return max(n for n in range(1, min(stored, wanted) + 1) if stored % n == 0)
-
-
-def interval(row: Row, activation: float) -> tuple[float, float, float] | None:
-    """The interval of activations that an exemplar lies in, and the share of positions there; None without statistics.
-
-    Beyond the firing threshold of its sign, or between 0 and it: the ranges whose positions were counted.
-    """
-    if not finite(row["density"]) or not finite(activation):
+    found = ranges.get(activation > 0)
+    if found is None or not finite(activation):
         return None
-    positive = activation > 0
-    all_of_sign = row["density"] if positive else 1 - row["density"]
-    limit, beyond = (row["fire_pos"], row["share_pos"]) if positive else (row["fire_neg"], row["share_neg"])
-    far = row["max"] if positive else row["min"]
-    if not finite(far):
-        return None
-    if limit is None or beyond is None:
-        ends, share = (0.0, far), all_of_sign
-    elif abs(activation) > abs(limit):
-        ends, share = (limit, far), beyond
+    if found.threshold is None or found.limit is None:
+        low, high, share = 0.0, found.far, found.below
+    elif abs(activation) > abs(found.threshold):
+        low, high, share = found.limit, found.far, found.beyond
     else:
-        ends, share = (0.0, limit), all_of_sign - beyond
-    return short(min(ends)) or 0.0, short(max(ends)) or 0.0, max(share, 0.0)
+        low, high, share = 0.0, found.limit, found.below
+    return min(low, high), max(low, high), share
 
 
 class _Lists:
@@ -285,7 +306,7 @@ def _fitting(
     if place is None or not 0 <= place < size:
         tally.left_out["exemplars: their position is outside the stored window"] += 1
         return None, none
-    if not np.isfinite(values[:size]).all():
+    if not math.isfinite(float(values[:size].sum())) and not np.isfinite(values[:size]).all():
         tally.left_out["exemplars: an activation is not a number"] += 1
         return None, none
     return values[:size], ids[:size]

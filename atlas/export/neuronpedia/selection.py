@@ -44,7 +44,11 @@ def chosen(atlas: Atlas, choice: Choice) -> list[int]:
 
 
 def _extracted(atlas: Atlas) -> list[int]:
-    rows = [] if "exemplars" in atlas.missing else atlas.sql("SELECT DISTINCT layer, neuron FROM exemplars").fetchall()
+    rows = (
+        []
+        if "exemplars" in atlas.missing
+        else atlas.free("SELECT DISTINCT layer, neuron FROM exemplars", {}).fetchall()
+    )
     if not rows:
         raise StoreError(
             f"no neuron of {atlas.name} has exemplars (built without activations); choose neurons with --all, --range "

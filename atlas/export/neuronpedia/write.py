@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from atlas.errors import InputError
-from atlas.export.neuronpedia.draft import FORM, Draft, check_target, draft, publish
+from atlas.export.neuronpedia.draft import FORM, Draft, begun, check_target, publish, remove
 from atlas.export.neuronpedia.files import Files, Scale, document
 from atlas.export.neuronpedia.layout import Facts, Job, Layout, Unit, units
 from atlas.export.neuronpedia.manifest import metadata, readme
@@ -55,6 +55,7 @@ class Estimate:
     size_bytes: int  # of the package, weights included
     sampled: int
     weight_bytes: int
+    disk_bytes: int  # needed while it is written: a zip file and what goes into it are there together
     notes: tuple[str, ...]
     layouts: tuple[str, ...]  # that this atlas can be exported in
 
@@ -80,7 +81,7 @@ def export_neuronpedia(
     check_target(target, force=plan.force)
     fingerprint = _fingerprint(atlas, shown)
     job = _job(atlas, plan)
-    with draft(target, _key(plan, fingerprint, job), shown) as made:
+    with begun(target, _key(plan, fingerprint, job), shown) as made:
         job.files = made.files
         total, layers = _write_units(atlas, job, made, shown, weights)
         _finish(job, made, layers, total, fingerprint)
@@ -106,9 +107,9 @@ def estimate(atlas: Atlas, plan: NeuronpediaPlan) -> Estimate:
     parts, of_sample = len(units(ids, atlas.d_mlp, layout.PER_UNIT)), len(units(some, atlas.d_mlp, layout.PER_UNIT))
     files = (len(ids) if plan.layout == "prd" else round(sampled * parts / of_sample)) + len(scale.names) - sampled + 2
     whole = round(size * len(ids) / len(some)) + scale.size - size + 110 * files + 5_000
-    return Estimate(
-        plan.layout, len(ids), files, whole, len(some), 0, lacking, tuple(possible_layouts(missing_tables(atlas)))
-    )
+    disk = whole + (round(scale.plain * len(ids) / len(some)) if scale.packed else 0)
+    possible = tuple(possible_layouts(missing_tables(atlas)))
+    return Estimate(plan.layout, len(ids), files, whole, len(some), 0, disk, lacking, possible)
 
 
 def _write_units(
@@ -142,8 +143,11 @@ def _told_chunks(reader: Reader, unit: Unit, tally: Tally, task: Task) -> Iterat
 
 
 def _write_weights(job: Job, made: Draft, weights: Weights) -> None:
-    folder = made.content / "saelens"
-    weights(folder)
+    draft, folder = made.root / "saelens", made.content / "saelens"
+    for left in (draft, folder):  # of a run that was killed
+        remove(left)
+    weights(draft)
+    draft.rename(folder)
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             made.files.adopt(path.relative_to(made.content).as_posix())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from atlas.export.package_check.bulk_metadata import FILES, check_metadata
+from atlas.export.package_check.bulk_metadata import FILES, Known, check_metadata
 from atlas.export.package_check.bulk_rows import check_row
 from atlas.export.package_check.finding import At
 from atlas.export.package_check.job import Job, Names
@@ -22,9 +22,12 @@ TABLES = ("features", "activations", "explanations")
 MOST_FILES = 1000
 MOST_BYTES = 150_000_000
 MOST_FEATURES = 1024
+_READ = 10 * MOST_BYTES  # of one file: what is packed 1,000 to 1 does not take hours
 _META = re.compile(rf"(?P<folder>(?:.*/)?)(?:{'|'.join(FILES)})\.jsonl(?:\.gz)?")
 _ROWS = re.compile(rf"(?P<folder>(?:.*/)?)(?:{'|'.join(TABLES)})/[^/]*\.jsonl(?:\.gz)?")
 _BATCH = re.compile(r"batch-(\d+)\.jsonl\.gz")
+
+_UNKNOWN = Known(None, None, None)
 
 
 @dataclass
@@ -33,7 +36,8 @@ class _Source:
 
     folder: str  # ends with /, or empty
     name: tuple[str, str]  # model, source id
-    set_name: str | None = None
+    known: Known = _UNKNOWN
+    vector: int = 0  # length of the first
     indices: set[str] = field(default_factory=set)
     complete: bool = True  # whether every feature could be read
     keys: list[str] | None = None  # of the table's first line, where it holds for all files
@@ -56,7 +60,8 @@ def check_bulk(job: Job) -> None:
             at.say("bulk-place", "{modelId}/{sourceId}/, in lower case", f"{model}/{layer}/")
         job.counts["sources"] += 1
         source = _Source(folder, (model, layer))
-        source.set_name = check_metadata(job, folder, source.name)
+        source.known = check_metadata(job, folder, source.name)
+        _check_layer(at, source)
         _check_source(job, source, ids)
     for names in ids.values():
         for (file, line), first in names.repeated():
@@ -111,10 +116,15 @@ def _check_file(job: Job, source: _Source, table: str, file: str, *, names: Name
         source.keys = None
     for number, raw in read_lines(job.package, file, job.findings):
         size, lines = size + len(raw) + 1, number
-        row = _row(job.at(file, number), raw, source)
+        if size > _READ:
+            at = job.at(file, number)
+            at.say("json-size", f"at most {_READ / 1e9:g} GB to be read", "more: the rest was not read")
+            break
+        at = job.at(file, number)
+        row = _row(at, raw, source)
         rows += bool(raw.strip())
         if row is not None:
-            _check_line(source, table, row, job.at(file, number), names=names)
+            _check_line(source, table, row, at, names=names)
         elif table == "features":
             source.complete = False
     job.counts[table] += rows
@@ -162,7 +172,7 @@ def _check_line(source: _Source, table: str, row: dict[str, Any], at: At, *, nam
             return
         source.indices.add(row["index"])
         names.add(row["index"], at.file, at.line)
-        _check_set(source, row, at)
+        _check_feature(source, row, bad, at)
         return
     if "id" not in bad:
         names.add(row["id"], at.file, at.line)
@@ -171,7 +181,23 @@ def _check_line(source: _Source, table: str, row: dict[str, Any], at: At, *, nam
         at.say("reference", "a feature of the package", f"index {row['index']}", "/index")
 
 
-def _check_set(source: _Source, row: dict[str, Any], at: At) -> None:
-    name = row.get("sourceSetName")
-    if isinstance(name, str) and source.set_name is not None and name != source.set_name:
-        at.say("bulk-metadata-link", f"{source.set_name}, the set of sourceset.jsonl", name, "/sourceSetName")
+def _check_layer(at: At, source: _Source) -> None:
+    layer = source.name[1].split("-")[0]
+    if source.known.layers is not None and layer.isdecimal() and int(layer) >= source.known.layers:
+        at.say("index-range", f"a layer below {source.known.layers}, as in model.jsonl", layer)
+
+
+def _check_feature(source: _Source, row: dict[str, Any], bad: frozenset[str], at: At) -> None:
+    """What a feature shares with its source."""
+    name, known = row.get("sourceSetName"), source.known
+    if name is None and "sourceSetName" not in bad:
+        at.say("bulk-feature-set", "the set of sourceset.jsonl", "none", "/sourceSetName")
+    elif isinstance(name, str) and known.set_name is not None and name != known.set_name:
+        at.say("bulk-metadata-link", f"{known.set_name}, the set of sourceset.jsonl", name, "/sourceSetName")
+    index, neurons = row["index"], known.neurons if known.set_name == "neurons" else None
+    if neurons is not None and index.isdecimal() and int(index) >= neurons:
+        at.say("index-range", f"below {neurons}, the model's neuronsPerLayer", index, "/index")
+    size = len(row.get("vector") or ()) if "vector" not in bad else 0
+    source.vector = source.vector or size
+    if size not in (0, source.vector):
+        at.say("vector-length", f"{source.vector:,} values, as in the first", f"{size:,}", "/vector")

@@ -7,6 +7,7 @@ model is created before its sets, the set before its sources.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from atlas.export.package_check.fields import Fields, check_fields
@@ -16,14 +17,14 @@ from atlas.export.package_check.json_text import parse_object
 from atlas.export.package_check.package import read_lines
 
 FILES = ("release", "model", "sourceset", "source")  # in the order of the importer
-_SHARED: Fields = {"createdAt": "text", "visibility": "text"}
+_SHARED: Fields = {"createdAt": "stamp", "visibility": "text"}
 FIELDS: dict[str, Fields] = {
     "model": {
         "id": "text!", "creatorId": "text!", "layers": "integer!", "neuronsPerLayer": "integer!", "owner": "text!",
         "displayName": "text", "displayNameShort": "text", "tlensId": "text?", "openRouterId": "text?",
         "hfRepoId": "text?", "dimension": "integer?", "thinking": "flag", "instruct": "flag",
         "inferenceEnabled": "flag", "website": "text?", "defaultSourceSetName": "text?", "defaultSourceId": "text?",
-        "defaultGraphSourceSetName": "text?", "updatedAt": "text", **_SHARED,
+        "defaultGraphSourceSetName": "text?", "updatedAt": "stamp", **_SHARED,
     },
     "release": {
         "name": "text!", "description": "text!", "creatorName": "text!", "creatorId": "text!",
@@ -49,11 +50,21 @@ FIELDS: dict[str, Fields] = {
     },
 }  # fmt: skip
 _VISIBLE = ("PUBLIC", "UNLISTED", "PRIVATE")
+_SIZES = frozenset({"layers", "neuronsPerLayer", "dimension", "num_prompts", "num_tokens_in_prompt"})
 _SOURCE = re.compile(r"(?P<layer>0|[1-9][0-9]*)(?:-(?P<set>.+?)(?:__.+)?)?")
 
 
-def check_metadata(job: Job, folder: str, source: tuple[str, str]) -> str | None:
-    """Check the four files of a source's folder; returns the name of its set, None where it is not known."""
+@dataclass(frozen=True)
+class Known:
+    """What the rows of a source must agree with; None where no metadata file says it."""
+
+    set_name: str | None
+    layers: int | None
+    neurons: int | None  # of a layer
+
+
+def check_metadata(job: Job, folder: str, source: tuple[str, str]) -> Known:
+    """Check the four files of a source's folder, and say what they tell."""
     rows: dict[str, tuple[dict[str, Any], At]] = {}
     for name in FILES:
         file = f"{folder}{name}.jsonl"
@@ -67,7 +78,10 @@ def check_metadata(job: Job, folder: str, source: tuple[str, str]) -> str | None
     _check_links(rows, source)
     known = rows.get("sourceset", rows.get("source"))
     found = known[0].get("name", known[0].get("setName")) if known else None
-    return found if isinstance(found, str) else None
+    model = rows["model"][0] if "model" in rows else {}
+    sizes = [model.get(key) for key in ("layers", "neuronsPerLayer")]
+    layers, neurons = (size if isinstance(size, int) and size > 0 else None for size in sizes)
+    return Known(found if isinstance(found, str) else None, layers, neurons)
 
 
 def _read(job: Job, file: str, name: str) -> tuple[dict[str, Any], At] | None:
@@ -94,15 +108,15 @@ def _check_line(row: dict[str, Any], at: At, name: str) -> None:
     fields = FIELDS[name]
     for key in row.keys() - fields.keys():
         at.say("bulk-metadata-unknown", f"keys of {name}", key, f"/{key}")
-    times = [key for key in ("createdAt", "updatedAt") if key in row and row[key] is None]
-    for key in times:
-        at.say("updated-null", "a time, or no such key", "null", f"/{key}")
-    bad = check_fields(row, {key: kind for key, kind in fields.items() if key not in times}, at)
+    bad = check_fields(row, fields, at)
     visible = row.get("visibility")
     if visible is not None and "visibility" not in bad and visible not in _VISIBLE:
         at.say("bulk-visibility", " or ".join(_VISIBLE), visible, "/visibility")
     elif visible in (None, "PRIVATE") and "visibility" not in bad:
         at.say("bulk-private", "PUBLIC or UNLISTED", visible or "no such key: PRIVATE", "/visibility")
+    for key in _SIZES - bad:
+        if row.get(key) is not None and row[key] < (0 if key.startswith("num_") else 1):
+            at.say("bulk-sizes", "a positive number", row[key], f"/{key}")
     for key in ("creatorId", "id", "name"):
         if isinstance(row.get(key), str) and not row[key].strip():
             at.say("id-text", "a name or id", row[key] or "empty text", f"/{key}")
@@ -128,6 +142,9 @@ def _check_links(rows: dict[str, tuple[dict[str, Any], At]], source: tuple[str, 
             found, at = values[name][key], rows[name][1]
             if found != expected:
                 at.say(rule, str(expected), found, f"/{key}")
+    if "sourceset" in rows and values["sourceset"].get("releaseName") is None and "release" in rows:
+        told = "the name of release.jsonl"
+        rows["sourceset"][1].say("bulk-no-release", told, "none", "/releaseName")
     if "source" in rows:
         _check_form(values["source"], rows["source"][1])
 

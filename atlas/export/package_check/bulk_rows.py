@@ -20,7 +20,7 @@ _PLACE: Fields = {"modelId": "text!", "layer": "text!", "index": "text!"}
 _LISTS: Fields = {name: kind if name == "frac_nonzero" else f"{kind}?" for name, kind in STATISTICS.items()}
 FIELDS: dict[str, Fields] = {
     "features": {
-        **_PLACE, **_LISTS, "sourceSetName": "text?", "creatorId": "text?", "createdAt": "text",
+        **_PLACE, **_LISTS, "sourceSetName": "text?", "creatorId": "text?", "createdAt": "stamp",
         "maxActApprox": "number?", "hasVector": "flag", "vector": "numbers?", "vectorLabel": "text?",
         "vectorDefaultSteerStrength": "number?", "hookName": "text?", "topkCosSimIndices": "integers?",
         "topkCosSimValues": "numbers?", "umap_cluster": "integer?", "umap_log_feature_sparsity": "number?",
@@ -31,14 +31,14 @@ FIELDS: dict[str, Fields] = {
         "maxValueTokenIndex": "integer!", "tokens": "texts?", "values": "numbers?", "dataIndex": "text?",
         "dataSource": "text?", "dfaValues": "numbers?", "dfaTargetIndex": "integer?", "dfaMaxValue": "number?",
         "zQIndices": "integers?", "zKIndices": "integers?", "zIndices": "any?", "zValues": "numbers?",
-        "createdAt": "text", "lossValues": "numbers?", "logitContributions": "text?", "binMin": "number?",
+        "createdAt": "stamp", "lossValues": "numbers?", "logitContributions": "text?", "binMin": "number?",
         "binMax": "number?", "binContains": "number?", "qualifyingTokenIndex": "integer?",
     },
     "explanations": {
         "id": "text!", **_PLACE, "authorId": "text!", "description": "text!", "embedding": "numbers?",
         "triggeredByUserId": "text?", "notes": "text?", "scoreV1": "number", "scoreV2": "number?", "umap_x": "number?",
         "umap_y": "number?", "umap_cluster": "integer?", "umap_log_feature_sparsity": "number?", "typeName": "text?",
-        "explanationModelName": "text?", "createdAt": "text", "updatedAt": "text",
+        "explanationModelName": "text?", "createdAt": "stamp", "updatedAt": "stamp",
     },
 }  # fmt: skip
 _INDEX = re.compile(r"0|[1-9][0-9]*")
@@ -51,13 +51,10 @@ def check_row(table: str, row: Row, source: tuple[str, str], at: At) -> frozense
 
     source: (model, source id) that the folders say.
     """
-    times = [name for name in ("createdAt", "updatedAt") if name in row and row[name] is None]
-    for name in times:
-        at.say("updated-null", "a time, or no such key", "null", f"/{name}")
     fields = FIELDS[table]
     for name in row.keys() - fields.keys():
         at.say("row-key-unknown", f"columns of {table}", name, f"/{name}")
-    bad = check_fields(row, {name: kind for name, kind in fields.items() if name not in times}, at)
+    bad = check_fields(row, fields, at)
     _check_place(row, bad, source, at)
     _CHECKS[table](row, bad, at)
     return bad

@@ -6,7 +6,6 @@ The converter opens every file whose name starts with batch-, and reads each key
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -32,6 +31,7 @@ ACTIVATION: Fields = {
 }  # fmt: skip
 _NAME = re.compile(r"batch-\d+\.json")
 _PLACES = 5
+_ROUNDED = 1e10  # beyond, 64-bit floats have no 5 places to be sure of
 _Row = dict[str, Any]
 
 
@@ -49,31 +49,51 @@ def check_dashboard(job: Job) -> None:
 def _check_batch(job: Job, batch: _Row, at: At, seen: dict[tuple[str, ...], str]) -> None:
     bad = check_fields(batch, _BATCH, at)
     place = tuple(str(batch.get(key)) for key in ("model_id", "layer", "sae_set", "sae_id_suffix"))
+    if "layer" not in bad and batch["layer"] < 0:
+        at.say("index-range", "a layer from 0", batch["layer"], "/layer")
+    if "features" not in bad and not batch["features"]:
+        at.say("dash-empty", "features", "none", "/features")
+    without = 0
+    sizes: list[int] = []
     for i, feature in enumerate(batch["features"] if "features" not in bad else ()):
         job.counts["features"] += 1
         below = at.under(f"/features/{i}")
         _check_feature(job, feature, below)
         key = (*place, str(feature.get("feature_index")))
+        _check_vector(feature, sizes, below)
+        without += feature.get("vector") == []
         if seen.setdefault(key, f"{at.file}#{below.base}") != f"{at.file}#{below.base}":
             below.say("index-unique", "an index once", f"the index of {seen[key]}", "/feature_index")
+    if without:
+        told = f"{without:,} of {len(batch['features']):,} without"
+        at.say("dash-vector", "the direction that each feature writes", told, "/features")
 
 
 def _check_feature(job: Job, feature: _Row, at: At) -> None:
     _check_keys(feature, FEATURE, at)
     bad = check_fields(feature, _there(feature, FEATURE), at)
     check_statistics(feature, bad, at)
-    _check_places(feature, bad, at)
-    if "vector" not in bad and feature.get("vector") == []:
-        at.say("dash-vector", "the direction that the feature writes", "an empty list", "/vector")
+    if "feature_index" in feature and "feature_index" not in bad and feature["feature_index"] < 0:
+        at.say("index-range", "an index from 0", feature["feature_index"], "/feature_index")
+    _check_places(feature, FEATURE, bad, at)
     for i, one in enumerate(feature.get("activations", ()) if "activations" not in bad else ()):
         job.counts["activations"] += 1
         _check_activation(one, at.under(f"/activations/{i}"))
 
 
+def _check_vector(feature: _Row, sizes: list[int], at: At) -> None:
+    """Compare a vector with the first of its batch."""
+    vector = feature.get("vector")
+    if isinstance(vector, list) and vector:
+        sizes[:] = sizes or [len(vector)]
+        if len(vector) != sizes[0]:
+            at.say("vector-length", f"{sizes[0]:,} values, as in the first", f"{len(vector):,}", "/vector")
+
+
 def _check_activation(one: _Row, at: At) -> None:
     _check_keys(one, ACTIVATION, at)
     bad = check_fields(one, _there(one, ACTIVATION), at)
-    _check_places(one, bad, at)
+    _check_places(one, ACTIVATION, bad, at)
     if bad & {"tokens", "values"}:
         return
     same_length(one, ("tokens", "values"), "activation-length", at)
@@ -94,16 +114,16 @@ def _there(row: _Row, fields: Fields) -> Fields:
     return {name: kind for name, kind in fields.items() if name in row}
 
 
-def _check_places(row: _Row, bad: Iterable[str], at: At) -> None:
+def _check_places(row: _Row, fields: Fields, bad: frozenset[str], at: At) -> None:
     """Numbers of more than 5 decimal places; of a list the first."""
-    for name, value in row.items():
-        if name in bad or not isinstance(value, float | list):
+    for name, kind in fields.items():
+        value = row.get(name)
+        if name in bad or value is None or kind.rstrip("!?") not in ("number", "numbers"):
             continue
-        values = value if isinstance(value, list) else [value]
-        if not values or not isinstance(values[0], float | int):
-            continue
-        numbers = np.array(values, dtype=np.float64)
-        wrong = np.flatnonzero(np.round(numbers, _PLACES) != numbers)
-        if len(wrong):
-            pointer = f"/{name}/{wrong[0]}" if isinstance(value, list) else f"/{name}"
-            at.say("dash-places", f"at most {_PLACES} decimal places", values[int(wrong[0])], pointer)
+        values = np.array(value, dtype=np.float64, ndmin=1)
+        fine = np.abs(values) >= _ROUNDED
+        fine |= np.round(np.where(fine, 0, values), _PLACES) == values
+        if not fine.all():
+            place = int(np.flatnonzero(~fine)[0])
+            pointer = f"/{name}/{place}" if isinstance(value, list) else f"/{name}"
+            at.say("dash-places", f"at most {_PLACES} decimal places", float(values[place]), pointer)

@@ -6,6 +6,7 @@ The bulk layout and SAEDashboard's batches name them alike.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from atlas.export.package_check.fields import Fields, is_number, same_length
@@ -31,6 +32,10 @@ _PAIRS = (
     ("length-table", ("correlated_features_indices", "correlated_features_pearson", "correlated_features_l1")),
     ("length-table", ("topkCosSimIndices", "topkCosSimValues")),
 )
+_HISTOGRAMS = (
+    ("freq_hist_data_bar_values", "freq_hist_data_bar_heights"),
+    ("logits_hist_data_bar_values", "logits_hist_data_bar_heights"),
+)
 
 
 def check_statistics(row: Mapping[str, Any], bad: frozenset[str], at: At) -> None:
@@ -38,9 +43,24 @@ def check_statistics(row: Mapping[str, Any], bad: frozenset[str], at: At) -> Non
     for rule, names in _PAIRS:
         if not bad.intersection(names):
             same_length(row, names, rule, at)
-    density = row.get("frac_nonzero", -1)
-    if "frac_nonzero" not in bad and not (is_number(density) and (density == -1 or 0 <= density <= 1)):
-        at.say("frac-nonzero", "-1 or 0 to 1", density, "/frac_nonzero")
+    if "frac_nonzero" not in bad and "frac_nonzero" in row:
+        check_density(row["frac_nonzero"], "/frac_nonzero", at)
+    for values, heights in _HISTOGRAMS:
+        if not bad & {values, heights}:
+            _check_histogram(row, values, heights, at)
+
+
+def _check_histogram(row: Mapping[str, Any], values: str, heights: str, at: At) -> None:
+    if any(one >= other for one, other in pairwise(row.get(values) or ())):
+        at.say("histogram-form", "values that ascend", row[values], f"/{values}")
+    if min(row.get(heights) or (0,)) < 0:
+        at.say("histogram-form", "heights from 0", min(row[heights]), f"/{heights}")
+
+
+def check_density(density: Any, pointer: str, at: At) -> None:
+    """A share of tokens, -1 where it is not known."""
+    if not (is_number(density) and (density == -1 or 0 <= density <= 1)):
+        at.say("frac-nonzero", "-1 or 0 to 1", density, pointer)
 
 
 def check_bin(least: Any, most: Any, share: Any, at: At) -> None:

@@ -71,16 +71,19 @@ class Names:
         return len(self._lines)
 
     def repeated(self) -> Iterator[tuple[tuple[str, int], tuple[str, int]]]:
-        """(file, line) of every text that was there before, and of where it stood first."""
+        """(file, line) of every text that was there before, and of where it stood first.
+
+        Takes 8 bytes a text where none is repeated, else 40.
+        """
         hashes = np.frombuffer(self._hashes, dtype=np.uint64) if self._hashes else np.zeros(0, np.uint64)
+        ordered = np.sort(hashes)
+        if not (ordered[1:] == ordered[:-1]).any():
+            return
         order = np.argsort(hashes, kind="stable")
-        again = np.flatnonzero(hashes[order][1:] == hashes[order][:-1]) + 1
-        first: dict[int, int] = {}
-        for place in sorted(again.tolist()):
-            one = int(order[place])
-            first.setdefault(int(hashes[one]), int(order[place - 1]))
-        for one in sorted(int(order[place]) for place in again.tolist()):
-            yield self._place(one), self._place(first[int(hashes[one])])
+        again = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1
+        first = order[np.searchsorted(ordered, ordered[again])]
+        for place in np.argsort(order[again]):
+            yield self._place(int(order[again[place]])), self._place(int(first[place]))
 
     def _place(self, row: int) -> tuple[str, int]:
         return self._files[bisect_right(self._starts, row) - 1], self._lines[row]

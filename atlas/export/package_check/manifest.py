@@ -15,7 +15,7 @@ import orjson
 
 from atlas.export.package_check.finding import At
 from atlas.export.package_check.job import Job
-from atlas.export.package_check.package import read_document, sha256, stored_whole
+from atlas.export.package_check.package import Package, read_document, sha256, stored_whole
 from atlas.export.package_check.pointer import escaped
 
 NAME = "metadata.json"
@@ -32,15 +32,15 @@ class Listed:
     pointer: str  # where the manifest says so
 
 
-def manifests(job: Job) -> list[str]:
-    """Names of the manifests of the package."""
-    return [name for name in job.package.members if name.rsplit("/", 1)[-1] == NAME]
+def manifests(package: Package) -> list[str]:
+    """Names of the manifests of a package."""
+    return [name for name in package.members if name.rsplit("/", 1)[-1] == NAME]
 
 
 def check_manifests(job: Job, *, wanted: bool) -> None:
     """Check each metadata.json that lists files; where none does and one is `wanted`, warn."""
     listing = 0
-    for name in manifests(job):
+    for name in manifests(job.package):
         content = read_document(job.package, name, job.findings)
         value = _object(content)
         files = None if value is None else _listed(value)
@@ -54,7 +54,7 @@ def check_manifests(job: Job, *, wanted: bool) -> None:
 
 def check_counts(job: Job) -> None:
     """Compare the numbers of one manifest at the top with what was counted."""
-    tops = [name for name in manifests(job) if "/" not in name]
+    tops = [name for name in manifests(job.package) if "/" not in name]
     content = read_document(job.package, tops[0], job.findings) if tops else None
     value = _object(content)
     counts = value.get("counts") if value is not None else None
@@ -105,13 +105,14 @@ def _check_files(job: Job, folder: str, files: dict[str, Listed], at: At) -> Non
 
 def _covered(job: Job, folder: str, name: str) -> bool:
     """Whether a file lies below another manifest, or is hidden (an operating system's)."""
-    above = [part for part in manifests(job) if part != folder + NAME]
+    above = [part for part in manifests(job.package) if part != folder + NAME]
     inside = any((folder + name).startswith(one.removesuffix(NAME)) for one in above if one.startswith(folder))
     return inside or name.rsplit("/", 1)[-1].startswith(".")
 
 
 def _check_one(job: Job, name: str, listed: Listed, at: At) -> None:
     size = job.package.members[name]
+    job.task.advance()
     if isinstance(listed.size, int) and listed.size != size:
         job.at(name).say("manifest-count", f"{listed.size:,} bytes", f"{size:,} bytes")
     if not isinstance(listed.sha256, str) or not _DIGEST.fullmatch(listed.sha256):

@@ -22,6 +22,7 @@ from atlas.export.package_check.finding import At, Findings
 LINE = 16 << 20  # bytes of one line
 DOCUMENT = 256 << 20  # bytes of one JSON document
 _BLOCK = 1 << 20
+_PLAIN = (".json", ".jsonl", ".gz", ".safetensors")
 DAMAGE = (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
 
 
@@ -62,7 +63,7 @@ def open_package(path: Path, findings: Findings) -> Iterator[Package]:
         if path.is_dir():
             files = sorted(one for one in path.rglob("*") if one.is_file())
             yield Package(path, path, {one.relative_to(path).as_posix(): one.stat().st_size for one in files})
-        elif path.suffix.lower() == ".zip":
+        elif path.suffix.lower() == ".zip" or (path.suffix not in _PLAIN and zipfile.is_zipfile(path)):
             with _archive(path) as archive:
                 yield Package(path, None, _members(archive, findings), archive)
         else:
@@ -76,7 +77,7 @@ def open_package(path: Path, findings: Findings) -> Iterator[Package]:
 def _archive(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:  # ValueError: names that cannot be decoded
         raise InputError(f"{path} is no zip archive ({error}); export the package again") from error
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from atlas.export.package_check.feature_lists import check_density
 from atlas.export.package_check.fields import Fields, check_fields
 from atlas.export.package_check.finding import At
 from atlas.export.package_check.job import Job
@@ -21,14 +22,14 @@ from atlas.export.package_check.saelens import check_folder, saelens_folders
 _INCLUDES = ("logit_lens", "histograms", "top_tokens", "explanations", "saelens_weights")
 _METADATA: Fields = {
     "sae_id": "text!", "sae_name": "text!", "model_name": "text!", "layer": "integer!", "d_in": "integer!",
-    "d_sae": "integer!", "architecture": "text!", "export_date": "text!", "feature_count": "integer!",
+    "d_sae": "integer!", "architecture": "text!", "export_date": "time!", "feature_count": "integer!",
     "includes": "object!",
 }  # fmt: skip
 _FEATURE: Fields = {
-    "feature_index": "integer!", "label": "text?", "category": "text?", "statistics": "object!",
-    "logit_lens": "object?", "histogram": "object?", "top_tokens": "objects?", "activations": "objects?",
+    "feature_index": "integer!", "label": "text!?", "category": "text!?", "statistics": "object!",
+    "logit_lens": "object?", "histogram": "object?", "top_tokens": "objects?", "activations": "objects!",
 }  # fmt: skip
-_STATISTICS: Fields = {"activation_frequency": "number?", "max_activation": "number?", "mean_activation": "number?"}
+_STATISTICS: Fields = {"activation_frequency": "number!?", "max_activation": "number!?", "mean_activation": "number!?"}
 _TOKEN: Fields = {"token": "text!", "value": "number!"}
 _LENS: Fields = {"top_positive": "objects!", "top_negative": "objects!"}
 _TOP: Fields = {"token": "text!", "count": "integer!", "mean_activation": "number?"}
@@ -113,7 +114,11 @@ def _read_feature(job: Job, file: str, seen: _Seen, *, most: Any) -> None:
 def _check_parts(row: _Row, bad: frozenset[str], at: At, seen: _Seen) -> None:
     """The parts of a feature, and which of them it has."""
     if "statistics" not in bad:
-        check_fields(row["statistics"], _STATISTICS, at.under("/statistics"))
+        below = at.under("/statistics")
+        wrong = check_fields(row["statistics"], _STATISTICS, below)
+        frequency = row["statistics"].get("activation_frequency")
+        if frequency is not None and "activation_frequency" not in wrong:
+            check_density(frequency, "/activation_frequency", below)
     lens = row.get("logit_lens") if "logit_lens" not in bad else None
     if lens:
         wrong = check_fields(lens, _LENS, at.under("/logit_lens"))
@@ -145,6 +150,8 @@ def _check_histogram(histogram: _Row, at: At) -> None:
         )
     elif any(one >= other for one, other in pairwise(edges)):
         at.say("prd-histogram", "edges that ascend", edges, "/bin_edges")
+    elif min(counts, default=0) < 0:
+        at.say("prd-histogram", "counts from 0", min(counts), "/counts")
 
 
 def _check_explanations(job: Job, folder: str, seen: _Seen) -> None:

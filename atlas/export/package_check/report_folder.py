@@ -14,6 +14,7 @@ _LOADS = re.compile(
     rb"""|@import\s+["'u][^;]*//[^;]+|url\(\s*["']?(?:https?:)?//[^)]+""",
     re.IGNORECASE,
 )
+_IDS = {"neuron": "id", "module": "cluster_path"}
 _SCHEMAS = {"neuron": "atlas-neuron-dashboard/", "module": "atlas-module-dashboard/"}
 
 
@@ -23,11 +24,15 @@ def check_reports(job: Job) -> None:
     if found is None or check_fields(found[0], {"schema": "text!", "reports": "objects!"}, found[1]):
         return
     entries, at = {}, found[1]
+    if not found[0]["schema"].startswith("atlas-neuron-reports/"):
+        at.say("report-schema", "atlas-neuron-reports/1", found[0]["schema"], "/schema")
     for i, entry in enumerate(found[0]["reports"]):
         below = at.under(f"/reports/{i}")
         if check_fields(entry, {"file": "text!", "kind": "text!", "id": "text!"}, below):
             continue
         entries[entry["file"]] = entry
+        if entry["kind"] not in _SCHEMAS:
+            below.say("report-schema", " or ".join(_SCHEMAS), entry["kind"], "/kind")
         for name in (f"html/{entry['file']}.html", f"json/{entry['file']}_dashboard.json"):
             if name not in job.package.members:
                 below.say("report-missing", f"the file {name}", "no such file", "/file")
@@ -54,5 +59,5 @@ def _check_page(job: Job, name: str, entries: dict[str, dict[str, str]]) -> None
         schema = _SCHEMAS.get(entry["kind"], "atlas-")
         if not str(document.get("schema", "")).startswith(schema):
             at.say("report-schema", f"{schema}1", document.get("schema", "no schema"), "/schema")
-        elif entry["kind"] == "neuron" and document.get("id") != entry["id"]:
-            at.say("report-schema", entry["id"], document.get("id", "no id"), "/id")
+        elif document.get(key := _IDS.get(entry["kind"], "id")) != entry["id"]:
+            at.say("report-schema", entry["id"], document.get(key, f"no {key}"), f"/{key}")

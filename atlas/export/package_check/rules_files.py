@@ -54,7 +54,7 @@ ROWS = (
      "columns are taken from the object's keys",
      "export the file again"),
     ("json-size", "all",
-     "A line has at most 16 MB, a JSON document at most 256 MB.",
+     "A line has at most 16 MB, a JSON document at most 256 MB, a row file at most 1.5 GB.",
      "importers hold it in memory; this check reads no more either",
      "split the file"),
     ("number-range", "all",

@@ -26,10 +26,10 @@ _VALUES = {
     "architecture": ("transcoder", "standard"), "dtype": ("float32",), "apply_b_dec_to_input": (False,),
     "normalize_activations": ("none",), "reshape_activations": ("none",),
 }  # fmt: skip
-_FACTS = (
-    "sae_lens_version", "model_name", "hook_name", "hook_name_out", "prepend_bos", "context_size", "dataset_path",
-    "neuronpedia_id",
-)  # fmt: skip
+_FACTS: Fields = {
+    "sae_lens_version": "text?", "model_name": "text?", "hook_name": "text?", "hook_name_out": "text?",
+    "prepend_bos": "flag?", "context_size": "integer?", "dataset_path": "text?", "neuronpedia_id": "text?",
+}  # fmt: skip
 _IN = re.compile(r"blocks\.(\d+)\.mlp\.hook_post")
 _OUT = re.compile(r"blocks\.(\d+)\.(mlp\.)?hook_mlp_out")
 
@@ -93,7 +93,8 @@ def _check_facts(metadata: Mapping[str, Any], at: At) -> None:
     for key in _FACTS:
         if key not in metadata:
             at.say("sae-metadata", f"the key {key}", "no such key", f"/{key}")
-    if "neuron_indices" not in metadata:
+    bad = check_fields(metadata, _FACTS, at)
+    if "neuron_indices" not in metadata or bad & {"hook_name", "hook_name_out"}:
         return  # an SAE of another kind may be hooked anywhere
     source, out = (str(metadata.get(key)) for key in ("hook_name", "hook_name_out"))
     start, end = _IN.fullmatch(source), _OUT.fullmatch(out)
@@ -107,7 +108,7 @@ def _check_facts(metadata: Mapping[str, Any], at: At) -> None:
 
 def _check_map(metadata: Mapping[str, Any], sizes: Expected | None, at: At) -> tuple[list[int], list[int]] | None:
     """(neuron, sign) of each feature as two lists; None where there is no map or it is wrong."""
-    if "neuron_indices" not in metadata:
+    if not {"neuron_indices", "polarity"} & metadata.keys():
         return None
     if check_fields(metadata, {"neuron_indices": "integers!", "polarity": "integers!"}, at) or sizes is None:
         return None

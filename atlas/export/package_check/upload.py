@@ -69,6 +69,8 @@ def _check_feature(job: Job, feature: _Row, at: At) -> None:
     if unknown:
         at.say("upload-density", "a number from 0 to 1", "null" if density is None else density, "/density")
     bad = check_fields(feature, {key: kind for key, kind in _FEATURE.items() if key != "density" or not unknown}, at)
+    if "index" not in bad and feature["index"] < 0:
+        at.say("index-range", "an index from 0", feature["index"], "/index")
     for name in ("topLogits", "bottomLogits"):
         if name not in bad:
             _check_logits(feature[name], at.under(f"/{name}"))

@@ -165,6 +165,8 @@ class Rows:
         unknown = [name for name in self._plan.columns if name not in known.names]
         if unknown:
             raise InputError(f"no column {unknown[0]!r} of {self.table}; there are {', '.join(known.names)}")
+        if len(set(self._plan.columns)) < len(self._plan.columns):
+            raise InputError(f"columns {', '.join(self._plan.columns)} name one twice; leave it out")
         told = dict(self._cursor.execute(_COMMENTS, {"table": self.table}).fetchall()) | _ENDS
         fields = [known.field(name) for name in self._plan.columns or known.names]
         return pa.schema([f.with_metadata({"description": told[f.name]}) if f.name in told else f for f in fields])

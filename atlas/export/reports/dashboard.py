@@ -99,10 +99,10 @@ def plain(value: Any) -> Any:
 
 
 def _sound(text: str) -> str:
-    """Text that is UTF-8: half of a surrogate pair is written as its escape, a NUL as the sign for it."""
+    """Text that is UTF-8 without NUL: both that and half of a surrogate pair are written as their escapes."""
     if text.isascii() and "\0" not in text:
         return text
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\u2400")
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def _part(row: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from atlas.errors import InputError, ResourceError
 from atlas.export.folder import replace_bytes
 from atlas.export.pictures.svg import picture
 from atlas.export.reports.dashboard import dashboard, module_dashboard
-from atlas.export.reports.missing import missing_panels
+from atlas.export.reports.missing import Missing, missing_panels
 from atlas.export.reports.page import index_page, module_page, neuron_page, page_name
 from atlas.export.reports.panels import panels
 from atlas.progress import Progress, Quiet
@@ -50,14 +50,16 @@ class Reported:
     unchanged: int
     size: int
     index: Path
+    missing: tuple[Missing, ...] = ()  # what no page of a neuron can show
 
 
 def write_reports(atlas: Atlas, target: Path, plan: ReportPlan, *, progress: Progress | None = None) -> Reported:
     """Write the pages into `target`; those whose bytes are the same already are left alone.
 
-    Raises InputError for a folder that holds something else or reports of another model, unless forced, and
-    ResourceError when the disk is full; what was written before stays whole.
+    Raises InputError for neurons that the atlas does not list, and for a folder that holds something else or reports of
+    another model, unless forced, and ResourceError when the disk is full; what was written before stays whole.
     """
+    _require_neurons(atlas, plan.neurons)
     old = _read_index(atlas, target, plan.force)
     known = {entry["file"]: entry for entry in old if (target / "html" / f"{entry['file']}.html").is_file()}
     names = {page_name(*divmod(one, atlas.d_mlp)) for one in plan.neurons} | {f"C{path}" for path in plan.modules}
@@ -68,16 +70,31 @@ def write_reports(atlas: Atlas, target: Path, plan: ReportPlan, *, progress: Pro
             known |= {entry["file"]: entry for entry in _neurons(atlas, out, plan, task)}
         entries = sorted(known.values(), key=_order)
         title = f"Neurons of {atlas.metadata.get('model', atlas.name)}"
-        head = {"schema": FORM, "model": atlas.metadata.get("model"), "revision": atlas.metadata.get("revision")}
+        head: dict[str, Any] = {"schema": FORM, **{key: atlas.metadata.get(key) for key in ("model", "revision")}}
+        head |= {"atlas": {key: atlas.metadata.get(key) for key in ("name", "created")}}  # of the last run
         out.index("index.json", _json({**head, "reports": entries}))
         out.index("index.html", index_page(entries, title=title))
     except OSError as error:
         raise ResourceError(f"cannot write {target}: {error.strerror}; free some space, or give another -o") from error
-    return Reported(out.pages, out.written, out.pages - out.written, out.size, target / "index.html")
+    missing = missing_panels(atlas) if plan.neurons else ()
+    return Reported(out.pages, out.written, out.pages - out.written, out.size, target / "index.html", missing)
+
+
+def _require_neurons(atlas: Atlas, ids: Sequence[int]) -> None:
+    found = atlas.free(
+        "SELECT id FROM (SELECT unnest($ids) AS id) WHERE id NOT IN (SELECT feature_id FROM neurons) ORDER BY id",
+        {"ids": list(ids)},
+    )
+    if len(found):
+        first = "L{}/N{}".format(*divmod(found.fetchall()[0][0], atlas.d_mlp))
+        raise InputError(
+            f"{len(found):,} of {len(ids):,} neurons are not in {atlas.name}, the first {first}: it lists only some "
+            "neurons; choose others"
+        )
 
 
 def _neurons(atlas: Atlas, out: _Folder, plan: ReportPlan, task: Task) -> list[dict[str, Any]]:
-    entries, missing = [], missing_panels(atlas)
+    entries, missing = [], missing_panels(atlas) if plan.neurons else ()
     for found in panels(atlas, plan.neurons, k=plan.rows, similar=plan.similar):
         document = dashboard(found, atlas, missing=missing)
         name = page_name(found.id.layer, found.id.neuron)

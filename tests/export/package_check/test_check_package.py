@@ -79,6 +79,11 @@ def test_a_damaged_entry_of_an_archive(tmp_path: Path) -> None:
     assert "CRC" in report.problems[0].found
 
 
+def test_an_archive_of_another_name(tmp_path: Path) -> None:
+    target = write(upload(), tmp_path / "package.zip").rename(tmp_path / "package.upload")
+    assert check_package(target).layout == "upload"
+
+
 def test_a_broken_archive_and_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"PK no zip")
     with pytest.raises(InputError, match=r"a\.zip is no zip archive .*; export the package again"):
@@ -88,7 +93,7 @@ def test_a_broken_archive_and_what_is_not_there(tmp_path: Path) -> None:
 
 
 def test_gzip_that_ends_early_names_the_line_reached(tmp_path: Path) -> None:
-    rows = [feature(i) | {"vector": [i / 7] * 2000} for i in (0, 2, 5, 7, 9)]
+    rows = [feature(i) | {"pos_str": ["a"] * 2000, "pos_values": [i / 7] * 2000} for i in (0, 2, 5, 7, 9)]
     whole = packed(lines(*rows))
     report = check_package(write(replaced(bulk(), FEATURES, whole[: len(whole) // 2]), tmp_path / "p"))
     assert set(report.found) == {"gzip-broken"}
@@ -118,6 +123,13 @@ def test_a_row_file_of_over_150_megabytes(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(bulk_rules, "MOST_BYTES", len(lines(feature(0), feature(2))) - 1)
     report = check_package(write(bulk(), tmp_path / "p"))
     assert rule_files(report) == [("bulk-size", FEATURES)]
+
+
+def test_a_row_file_is_not_read_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk_rules, "_READ", 3000)
+    report = check_package(write(replaced(bulk(), FEATURES, packed(lines(*[feature(0)] * 50))), tmp_path / "p"))
+    assert [(one.rule, one.line) for one in report.problems if one.rule == "json-size"] == [("json-size", 4)]
+    assert report.found["index-unique"] == 2
 
 
 def test_a_source_without_features(tmp_path: Path) -> None:

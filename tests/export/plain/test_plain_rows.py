@@ -223,7 +223,9 @@ def test_an_empty_table_is_a_head_line_and_a_note(tmp_path: Path, out: Path) -> 
     ("plan", "message"),
     [
         ({"columns": ("src", "nothing")}, "no column 'nothing' of edges; there are src, tgt"),
+        ({"columns": ("src", "tgt", "src")}, "columns src, tgt, src name one twice"),
         ({"where": "nothing > 1"}, "nothing"),
+        ({"where": "count > $most"}, "most"),
         ({"where": "count >"}, "syntax error"),
         ({"where": "1=1) ; DROP TABLE edges; SELECT * FROM (SELECT 1"}, "syntax error|expected one SELECT"),
         ({"layers": (3, 1)}, "no layers 3 to 1: the atlas has layers 0 to 4"),
@@ -231,7 +233,7 @@ def test_an_empty_table_is_a_head_line_and_a_note(tmp_path: Path, out: Path) -> 
         ({"selection": "label:no such words"}, "no neuron matches"),
         ({"selection": "L9/N0"}, "out of range"),
     ],
-    ids=["column", "unknown", "syntax", "statements", "turned", "beyond", "nobody", "range"],
+    ids=["column", "twice", "unknown", "value", "syntax", "statements", "turned", "beyond", "nobody", "range"],
 )
 def test_what_cannot_be_asked(a: atlas.Atlas, out: Path, plan: Row, message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -361,7 +361,7 @@ def test_text_that_is_no_plain_text_is_shown_visibly(tmp_path: Path) -> None:
         assert "\\u202ec\\u2066d\\u200be" in text
     for path in (tmp_path / "out").rglob("*.json"):
         document = json.loads(path.read_bytes().decode())
-        assert "\0" not in str(document) and "a\u2400b" in json.dumps(document, ensure_ascii=False)
+        assert "\0" not in str(document) and "a\\\\x00b" in json.dumps(document, ensure_ascii=False)
         if "L" in path.name:
             jsonschema.validate(document, SCHEMA)
 
@@ -374,6 +374,14 @@ def test_half_of_a_surrogate_pair_is_spelled_out(a: atlas.Atlas) -> None:
     assert document["label"] == "x\\ud83d" == document["exemplars"]["positive"][0]["tokens"][0]
     text = neuron_page(document, layers=3)
     assert "x\\ud83d" in text and text.encode() and json.dumps(document, ensure_ascii=False).encode()
+
+
+def test_neurons_that_are_not_listed_are_refused(tmp_path: Path) -> None:
+    tables = {"neurons": [row for row in small_tables()["neurons"] if row["feature_id"] not in (5, 9)]}
+    refused = pytest.raises(InputError, match=r"2 of 12 neurons are not in a\.duckdb, the first L0/N5")
+    with atlas.open(write_atlas(tmp_path / "a.duckdb", tables)) as opened, refused:
+        write_reports(opened, tmp_path / "out", ReportPlan(range(12)))
+    assert not (tmp_path / "out").exists()
 
 
 def test_tokens_without_a_text(tmp_path: Path) -> None:
@@ -420,7 +428,8 @@ def test_the_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ATLAS_FILE", str(drawn))
-    code, out, _ = run_cli(capsys, "report", "--top", "5", "L2/N3", "-q")
+    code, out, err = run_cli(capsys, "report", "--top", "5", "L2/N3", "-q")
+    assert "note: pages show no wiring: a build measures them from the weights" in err and "no labels" not in err
     assert code == 0 and re.match(r"neuron_reports/index\.html  [56] pages, [56] written, 0 unchanged", out)
     assert (tmp_path / "neuron_reports" / "html" / "L2_N3.html").is_file()
     code, out, _ = run_cli(capsys, "report", "--cluster", "2.1", "-o", "m", "-q")
@@ -453,6 +462,22 @@ press(6); log.high = visible(); press(6); log.low = visible(); press(0); log.id 
 log.told = form.querySelector("output").textContent;
 document.body.dataset.log = JSON.stringify(log);
 </script>"""
+
+
+def test_pages_in_a_browser_are_quiet(a: atlas.Atlas, tmp_path: Path) -> None:
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no chromium on PATH")
+    write_reports(a, tmp_path / "out", ReportPlan([0], ["1"]))
+    for name, title in (("L0_N0", "L0/N0 dog words"), ("C1", "Module 1 animals")):
+        file = tmp_path / "out" / "html" / f"{name}.html"
+        done = subprocess.run(
+            [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",
+             f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri()],
+            capture_output=True, text=True, timeout=120, check=True,
+        )  # fmt: skip
+        assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+        assert f"<title>{title}</title>" in done.stdout
 
 
 def test_the_index_searches_sorts_and_filters(big: atlas.Atlas, tmp_path: Path) -> None:
