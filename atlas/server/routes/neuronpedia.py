@@ -125,6 +125,7 @@ class ExportEstimate(BaseModel):
     files: int
     size_bytes: int
     weight_bytes: int
+    disk_bytes: int = Field(description="That the disk must have free.")
     sampled: int
     notes: list[str]
     layouts: list[str] = Field(description="Layouts that this atlas can be exported in.")
