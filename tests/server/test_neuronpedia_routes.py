@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from seed_examples import EXPORT_STATUS, form_faults
 from served import Served
@@ -141,6 +142,31 @@ def test_a_select_chooses_but_reaches_nothing_else(demo_server: Served, tmp_path
         found = ask(demo_server, {"selection": "sql", "sql": sql}, status=400)
         assert said in found["error"], found
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_an_export_whose_worker_is_killed_goes_on(demo_server: Served) -> None:
+    body = {"selection": "range", "range": [0, 399], "saelens_weights": False, "layout": "bulk"}
+    job = demo_server.client.post(f"{PATH}/export", json=body).json()["data"]["id"]
+    while (told := _status(demo_server, job))["status"] == "pending" or told["current_stage"] == "starting":
+        time.sleep(0.01)
+    assert told["status"] == "computing"
+    for process in psutil.Process().children(recursive=True):
+        if str(demo_server.settings.folder) in " ".join(process.cmdline()):
+            process.kill()
+    while (told := _status(demo_server, job))["status"] == "computing":
+        time.sleep(0.01)
+    assert (told["status"], told["resumable"]) == ("failed", True) and "SIGKILL" in told["error_message"]
+    assert demo_server.client.get(f"{PATH}/export/{job}/download").status_code == 409
+    assert demo_server.client.post(f"/api/v1/jobs/{job}/resume").status_code == 200
+    ended = demo_server.client.get(f"/api/v1/jobs/{job}?wait=300", timeout=320).json()["data"]
+    assert (ended["status"], ended["attempts"]) == ("completed", 2)
+    whole = demo_server.client.get(f"{PATH}/export/{job}/download")
+    fresh = demo_server.client.get(ask(demo_server, body)["download"])
+    assert whole.content == fresh.content and whole.headers["etag"] == fresh.headers["etag"]
+
+
+def _status(served: Served, job: str) -> dict[str, Any]:
+    return dict(served.client.get(f"{PATH}/export/{job}").json()["data"])
 
 
 def test_history_is_newest_first_in_pages(demo_server: Served, made: dict[str, Any]) -> None:
