@@ -248,7 +248,7 @@ def test_a_stream_has_all_rows_in_every_form(served: Served) -> None:
 
 
 def test_a_stream_that_fails_on_the_way_is_not_taken_for_whole(served: Served) -> None:
-    sql = "SELECT CASE WHEN range < 90000 THEN range ELSE error('halfway') END AS n FROM range(100000)"
+    sql = "SELECT CASE WHEN range < 3000000 THEN range ELSE error('halfway') END AS n FROM range(4000000)"
     with pytest.raises(Exception, match=r"(?i)incomplete|closed|protocol"):
         served.client.get("/api/v1/sql", params={"q": sql}, headers={"accept": "text/csv"})
     early = served.client.get("/api/v1/sql", params={"q": "SELECT error('at once')"}, headers={"accept": "text/csv"})
