@@ -15,6 +15,7 @@ import pytest
 from seed_examples import EXPORT_STATUS, form_faults
 from served import Served
 
+MODEL = Path(__file__).parents[2] / "data" / "demo" / "model"
 PATH = "/api/v1/neuronpedia"
 SEVEN = {"selection": "range", "range": [380, 386], "logit_lens_k": 5, "histogram_bins": 12, "top_tokens_k": 9}
 
@@ -62,7 +63,7 @@ def test_the_archive_is_that_of_the_command(demo_server: Served, made: dict[str,
     with pytest.raises(SystemExit) as left:
         main(
             ["export", "neuronpedia", "--layout", "prd", "--range", "380:386", "--top-k", "5", "--bins", "12",
-             "--top-tokens", "9", "--model", "data/demo/model", "-o", str(tmp_path / "it.zip"), "-q",
+             "--top-tokens", "9", "--model", str(MODEL), "-o", str(tmp_path / "it.zip"), "-q",
              "--atlas", str(demo_server.settings.atlas)]
         )  # fmt: skip
     assert not left.value.code
