@@ -22,6 +22,7 @@ ROWS = {"parquet": ".parquet", "csv": ".csv", "jsonl": ".jsonl"}
 GRAPHS = {"graphml": ".graphml", "graph-json": ".json"}
 _SUFFIXES = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 _PACKED = ("csv", "jsonl", "two-pass")  # may end in .gz
+_LEAST = 64 << 20  # bytes of DuckDB
 _LAYERS = re.compile(r"(\d+)(?:-(\d+))?$")
 
 
@@ -193,7 +194,10 @@ def _write_rows(table: str, form: str, given: dict[str, Any]) -> None:
 
     output = given["output"]
     packed = "gzip" if output.suffix.lower() == ".gz" else None
-    limits = Limits(f"{parse_size(given['memory']) >> 20}MiB")
+    memory = parse_size(given["memory"])
+    if memory < _LEAST:
+        raise InputError(f"--memory {given['memory']} is too little to open an atlas; use at least {_LEAST >> 20}MiB")
+    limits = Limits(f"{memory >> 20}MiB")
     with Atlas(find_atlas(given["file"]), limits=limits) as opened:
         rows = Rows(opened, table, _plan(given), progress=_progress(given))
         target = None if str(output) == "-" else output

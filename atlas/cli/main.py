@@ -43,7 +43,7 @@ COMMANDS = {
     "export": ("atlas.cli.export:export", "Write an atlas in the formats of other tools."),
     "serve": ("atlas.cli.serve:serve", "The same questions over HTTP, long work as jobs."),
     "token": ("atlas.cli.serve:token", "Bearer tokens of a server."),
-    "artifacts": ("atlas.cli.artifacts:artifacts", "List the files a build makes."),
+    "artifacts": ("atlas.cli.artifacts:artifacts", "List what builds and exports made."),
 }
 
 

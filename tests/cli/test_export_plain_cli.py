@@ -141,6 +141,10 @@ def test_what_is_left_out_is_said(run) -> None:
         (("neurons", "--format", "assignments", "-o", "-"), "assignments is written into a file"),
         (("edges", "--layer", "a", "-o", "e.csv"), 'cannot read layers from \'a\'; use "3" or "0-5"'),
         (("edges", "--memory", "lots", "-o", "e.csv"), "cannot read a size"),
+        (
+            ("edges", "--memory", "1MiB", "-o", "e.csv"),
+            "--memory 1MiB is too little to open an atlas; use at least 64MiB",
+        ),
         (("labels", "-o", "there.json"), "there.json exists; give another -o FILE, or --force"),
         (("neurons", "-o", "there.json", "--format", "assignments"), "there.json exists"),
         (("edges", "-o", "there.json", "--format", "csv"), "there.json exists"),

@@ -123,7 +123,7 @@ class At:
     text: bytes = field(default=b"", repr=False)  # of a whole document: pointers are looked up in it
 
     def say(self, rule: str, expected: str, found: object, pointer: str = "") -> None:
-        """Report a finding here; `found` is shown in at most 90 characters."""
+        """Report a finding here; `found` is shown shortened."""
         if not self.findings.room(rule):
             self.findings.found[rule] += 1
             return
@@ -142,10 +142,10 @@ class At:
 
 
 def shown(value: object) -> str:
-    """A value in at most 90 characters: text as it is, others as Python writes them.
+    """A value in about 100 characters at most: text as it is, others as Python writes them.
 
     >>> shown([1] * 100)
-    '[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, ... (100 values)'
+    '[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1... (100 values)'
     """
     text = value if isinstance(value, str) else repr(value[:40] if isinstance(value, list) else value)
     text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text[:400])

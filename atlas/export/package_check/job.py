@@ -67,9 +67,6 @@ class Names:
         self._hashes.append(int.from_bytes(digest, "little"))
         self._lines.append(line)
 
-    def __len__(self) -> int:
-        return len(self._lines)
-
     def repeated(self) -> Iterator[tuple[tuple[str, int], tuple[str, int]]]:
         """(file, line) of every text that was there before, and of where it stood first.
 

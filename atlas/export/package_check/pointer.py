@@ -14,7 +14,7 @@ _SPACE = re.compile(r"[ \t\r\n,]*")
 def line_of(text: bytes, pointer: str) -> int | None:
     r"""Line, from 1, of the value at `pointer`; of the nearest value above it where it is absent; None for no JSON.
 
-    >>> line_of(b'{\\n "a": [1,\\n 2]}', "/a/1")
+    >>> line_of(b'{\n "a": [1,\n 2]}', "/a/1")
     3
     """
     try:

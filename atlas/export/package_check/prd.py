@@ -166,6 +166,8 @@ def _check_explanations(job: Job, folder: str, seen: _Seen) -> None:
     found, value = parse(content, at) if content is not None else (False, None)
     if not found:
         return
+    if not isinstance(value, dict | list):
+        return at.say("json-object", "explanations by feature", value)
     texts: dict[int, set[str]] = {}
     for index, text, pointer in _explained(value, at):
         job.counts["explanations"] += 1
@@ -185,8 +187,6 @@ def _explained(value: Any, at: At) -> Iterator[tuple[int, str, str]]:
     if isinstance(value, dict) and "explanations" in value:
         value, base = value["explanations"], "/explanations"
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    if not isinstance(value, dict | list):
-        at.say("json-object", "explanations by feature", value, base)
     for key, one in pairs:
         row = one if isinstance(one, dict) else {"label": one}
         index = row.get("feature_index", row.get("index", key if isinstance(value, dict) else None))

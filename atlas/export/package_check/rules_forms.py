@@ -65,7 +65,7 @@ ROWS = (
     ("?dash-vector", "sae-dashboard",
      "vector is not empty.",
      "features without a vector cannot be steered",
-     "export with weights, if wanted"),
+     "fill it with the direction that the neuron writes, if steering is wanted"),
     ("prd-metadata", "prd",
      "metadata.json has the fields of the export document, with sizes over 0.",
      "readers of that layout ask for them",

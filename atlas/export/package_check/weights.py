@@ -121,7 +121,7 @@ def _tensor(name: str, about: dict[str, Any], expected: Expected | None, at: At)
         at.say("sae-dtype", _FLOAT, about["dtype"], f"/{name}/dtype")
     elif prod(about["shape"]) * 4 != size:
         at.say("sae-header", f"{prod(about['shape']) * 4:,} bytes of shape {about['shape']}", f"{size:,}", f"/{name}")
-        sound = False
+        return _Tensor(name, about["shape"], size, sound=False)
     asked = expected.shapes.get(name) if expected else None
     if asked is not None and about["shape"] != asked:
         at.say("sae-shape", str(asked), str(about["shape"]), f"/{name}/shape")

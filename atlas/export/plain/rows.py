@@ -33,7 +33,7 @@ _EDGES = """
         e.weight_abs_sum, e.weight_sq_sum, e.weight_min, e.weight_max, e.mean_weight, e.mean_abs_weight {named}
     FROM edges AS e {joined}
     WHERE e.src BETWEEN $first AND $last AND e.src_layer BETWEEN $low AND $high
-        AND e.tgt_layer BETWEEN $to_low AND $to_high AND e.count >= $min_count
+        AND e.tgt_layer BETWEEN $to_low AND $to_high AND ($min_count <= 1 OR e.count >= $min_count)
         AND ($min_weight = 0 OR e.mean_abs_weight >= $min_weight)
         AND CASE $ends
             WHEN 'all' THEN true

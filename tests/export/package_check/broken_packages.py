@@ -81,6 +81,11 @@ def weights(**changed: Any) -> Callable[[Files], Files]:
     return file_of(WEIGHTS, safetensors(found))
 
 
+def header(**described: Any) -> Callable[[Files], Files]:
+    """Tensors described otherwise than they are."""
+    return file_of(WEIGHTS, safetensors(tensors(), **described))
+
+
 def encoder(*places: tuple[int, int, float]) -> Callable[[Files], Files]:
     found = tensors()["W_enc"]
     for i, j, value in places:
@@ -182,6 +187,10 @@ FILE_CASES = [
     Case("field-type", "bulk", setting(FEATURES, 2, pos_values=[1.5, None]), FEATURES, 2),
     Case("field-type", "bulk", setting(f"{SOURCE}/model.jsonl", 1, layers=4.5), f"{SOURCE}/model.jsonl", 1),
     Case("field-type", "bulk", setting(MORE, createdAt="zzz"), MORE, 1),
+    Case("field-type", "bulk", setting(FEATURES, 2, pos_str=" the"), FEATURES, 2),
+    Case("field-type", "graph", deep("tiny-1.json", "nodes.1.layer", 2.5), "tiny-1.json", '"layer": 2.5'),
+    Case("json-invalid", "upload", file_of(UPLOAD, b"[" * 100_000), UPLOAD),
+    Case("json-invalid", "upload", file_of(UPLOAD, b'{"a": ' + b"[" * 1100 + b"]" * 1100 + b"}"), UPLOAD),
     Case("field-type", "graph", deep("tiny-1.json", "nodes.1.ctx_idx", "1"), "tiny-1.json", '"ctx_idx": "1"'),
     Case("readme-absent", "bulk", file_of("README.md", None), "README.md"),
     Case("manifest-absent", "upload", file_of("metadata.json", None), "metadata.json"),
@@ -197,6 +206,7 @@ META = {name: f"{SOURCE}/{name}.jsonl" for name in ("model", "release", "sources
 BULK_CASES = [
     Case("bulk-place", "bulk", lambda f: _moved(f, "tiny-model/3/", "Tiny-Model/3/"), "Tiny-Model/3/"),
     Case("bulk-metadata-missing", "bulk", file_of(META["release"], None), META["release"]),
+    Case("file-empty", "bulk", file_of(META["release"], b""), META["release"]),
     Case("bulk-metadata-gzip", "bulk", lambda f: replaced(
         replaced(f, META["source"], None), META["source"] + ".gz", packed(f[META["source"]])), META["source"] + ".gz"),
     Case("bulk-metadata-lines", "bulk", lambda f: replaced(f, META["model"], f[META["model"]] * 2), META["model"], 2),
@@ -345,6 +355,9 @@ SAE_CASES = [
     Case("sae-metadata", "saelens", row(CFG, lambda d: d["metadata"].pop("neuronpedia_id"), None), CFG, '"metadata"'),
     Case("sae-header", "saelens", lambda f: replaced(f, WEIGHTS, f[WEIGHTS] + b"0000"), WEIGHTS),
     Case("sae-header", "saelens", file_of(WEIGHTS, b"123"), WEIGHTS),
+    Case("sae-header", "saelens", header(b_dec={"dtype": "F32", "shape": [2]}), WEIGHTS),
+    Case("sae-header", "saelens", header(b_dec={"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}), WEIGHTS),
+    Case("sae-header", "saelens", header(W_dec={"dtype": "F32", "shape": [2, 2], "data_offsets": [96, 120]}), WEIGHTS),
     Case("sae-header", "saelens", lambda f: replaced(f, WEIGHTS, f[WEIGHTS][:-4]), WEIGHTS),
     Case("sae-tensors", "saelens", weights(b_enc=None), WEIGHTS),
     Case("sae-tensors", "saelens", weights(threshold=np.zeros(3, np.float32)), WEIGHTS),
@@ -391,6 +404,16 @@ FORM_CASES = [
     Case("field-missing", "prd", row("features/2.json", lambda d: d["statistics"].pop("max_activation"), None),
          "features/2.json", '"statistics"'),
     Case("field-type", "prd", listing(export_date="yesterday"), "metadata.json", "yesterday"),
+    Case("prd-metadata", "prd", listing(d_in=0), "metadata.json", '"d_in"'),
+    Case("prd-metadata", "prd", lambda f: listing(includes=json.loads(f["metadata.json"])["includes"] | {
+        "histograms": "yes"})(f), "metadata.json", '"yes"'),
+    Case("field-type", "prd", deep("features/2.json", "feature_index", "2"), "features/2.json", '"feature_index"'),
+    Case("json-invalid", "prd", file_of("features/2.json", b"{"), "features/2.json"),
+    Case("json-invalid", "prd", file_of("explanations/explanations.json", b"["), "explanations/explanations.json"),
+    Case("json-object", "prd", file_of("explanations/explanations.json", b'"text"'),
+         "explanations/explanations.json", 1),
+    Case("field-missing", "prd", row("explanations/explanations.json", lambda d: d.append({"label": "x"}), None),
+         "explanations/explanations.json", None),
     Case("prd-index", "prd", listing(d_sae=2), "features/2.json", '"feature_index"'),
     Case("field-missing", "prd", row("features/2.json", lambda d: d["activations"][0].pop("context_after"), None),
          "features/2.json", None),
@@ -398,6 +421,8 @@ FORM_CASES = [
     Case("graph-links", "graph", deep("tiny-1.json", "links.1.target", "5_0_1"), "tiny-1.json", '"target": "5_0_1"'),
     Case("graph-position", "graph", deep("tiny-1.json", "nodes.1.ctx_idx", 2), "tiny-1.json", '"ctx_idx": 2'),
     Case("graph-logit", "graph", deep("tiny-1.json", "nodes.2.clerp", "b"), "tiny-1.json", '"clerp": "b"'),
+    Case("graph-slug", "graph", lambda f: replaced(
+        deep("tiny-1.json", "metadata.slug", " ")(f), "graph-metadata.json", None), "tiny-1.json", '"slug": " "'),
     Case("graph-slug", "graph", renamed("tiny-1.json", "tiny-2.json"), "tiny-2.json", '"slug"'),
     Case("graph-index", "graph", deep("graph-metadata.json", "graphs", [{"slug": "tiny-1"}, {"slug": "gone"}]),
          "graph-metadata.json", None),
@@ -408,6 +433,11 @@ FORM_CASES = [
         {"schema": "atlas-neuron-dashboard/1", "id": "L3/N18"})), "json/L3_N17_dashboard.json", 1),
     Case("report-schema", "reports", deep("index.json", "schema", "other/1"), "index.json", "other/1"),
     Case("report-schema", "reports", deep("index.json", "reports.1.id", "1.3"), "json/C1.2_dashboard.json", 1),
+    Case("report-schema", "reports", deep("index.json", "reports.0.kind", "layer"), "index.json", '"layer"'),
+    Case("report-schema", "reports", file_of("json/C1.2_dashboard.json", lines({"cluster_path": "1.2"})),
+         "json/C1.2_dashboard.json", 1),
+    Case("field-missing", "reports", row("index.json", lambda d: d["reports"].append({"kind": "neuron"}), None),
+         "index.json", None),
     Case("report-offline", "reports", file_of("html/C1.2.html", b'<html>\n<script src="https://a.example/b.js">'),
          "html/C1.2.html", 2),
 ]  # fmt: skip

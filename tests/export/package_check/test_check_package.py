@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import doctest
 import gzip
+import hashlib
 import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +37,7 @@ from planted_packages import (
 from atlas import InputError
 from atlas.export.package_check import LAYOUTS as KNOWN
 from atlas.export.package_check import bulk as bulk_rules
-from atlas.export.package_check import check_package, package, rules
+from atlas.export.package_check import check_package, finding, package, pointer, rules
 from atlas.export.package_check.finding import shown
 from atlas.export.package_check.job import Names
 from atlas.export.package_check.pointer import line_of
@@ -225,6 +229,32 @@ def _without_map(document: Any) -> None:
 # -- findings -----------------------------------------------------------------------------------------------------
 
 
+class Counted:
+    """Keeps what progress is told."""
+
+    def __init__(self) -> None:
+        self.tasks: list[list[Any]] = []
+
+    @contextmanager
+    def task(self, title: str, total: int, unit: str) -> Iterator[Counted]:
+        self.tasks.append([title, total, unit, 0])
+        yield self
+
+    def advance(self, amount: int = 1, *, told: str = "", free: bool = False) -> None:
+        self.tasks[-1][3] += amount
+
+    def note(self, text: str) -> None:
+        raise AssertionError(text)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_progress_ends_at_its_total(tmp_path: Path, layout: str) -> None:
+    files, told = LAYOUTS[layout](), Counted()
+    check_package(write(files, tmp_path / "p"), progress=told)
+    expected = [[title, len(files), "files", len(files)] for title in (f"check {layout}", "sha256")]
+    assert told.tasks == (expected if "metadata.json" in files else expected[:1])
+
+
 def test_all_findings_are_counted_and_the_first_are_kept(tmp_path: Path) -> None:
     rows = [feature(i) | {"frac_nonzero": 2} for i in range(100)]
     target = write(replaced(bulk(), FEATURES, packed(lines(*rows))), tmp_path / "p") / FEATURES
@@ -257,6 +287,28 @@ def test_a_manifest_may_list_files_with_sizes(tmp_path: Path) -> None:
     assert [one.file for one in report.problems if one.rule == "manifest-count"] == ["README.md"]
 
 
+def test_a_manifest_may_name_files_with_facts(tmp_path: Path) -> None:
+    files = upload()
+    listed = {name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+              for name, content in files.items() if name != "metadata.json"}  # fmt: skip
+    document = json.dumps({"files": listed}).encode()
+    assert check_package(write(files | {"metadata.json": document}, tmp_path / "p")).found == {}
+    listed["README.md"]["size"] = 1
+    document = json.dumps({"files": listed}).encode()
+    report = check_package(write(files | {"metadata.json": document}, tmp_path / "q"))
+    assert rule_files(report) == [("manifest-count", "README.md")]
+
+
+@pytest.mark.parametrize("form", [
+    {"0": "label 0", "2": "label 2"},
+    {"explanations": [{"index": 0, "description": "label 0"}, {"index": "2", "text": "label 2"}]},
+])  # fmt: skip
+def test_explanations_of_a_prd_may_have_other_forms(tmp_path: Path, form: Any) -> None:
+    name = "explanations/explanations.json"
+    report = check_package(write(replaced(prd(), name, json.dumps(form).encode()), tmp_path / "p"))
+    assert (report.found, report.counts["explanations"]) == ({}, 2)
+
+
 @given(st.lists(st.text(max_size=3), max_size=30))
 def test_repeated_names_are_those_of_brute_force(texts: list[str]) -> None:
     names = Names()
@@ -284,6 +336,12 @@ def test_the_line_of_a_pointer_is_where_the_value_stands(document: dict[str, Any
     skipped = before.count("\n") if before != "{}" else 1
     assert line == skipped + 1
     assert text.split("\n")[line - 1].startswith(f" {json.dumps(key)}: ")
+
+
+def test_examples_of_docstrings() -> None:
+    for module in (finding, pointer):
+        found = doctest.testmod(module)
+        assert found.attempted and not found.failed
 
 
 def test_values_are_shown_short() -> None:

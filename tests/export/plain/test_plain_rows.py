@@ -202,9 +202,11 @@ def test_an_atlas_of_another_tool(tmp_path: Path, out: Path) -> None:
     con.execute("CREATE TABLE neurons AS SELECT 0 AS layer, unnest(range(3)) AS neuron, 'a' AS label")
     con.execute("CREATE TABLE edges AS SELECT 0 AS src_layer, 1 AS src_neuron, 0 AS tgt_layer, 2 AS tgt_neuron, "
                 "5 AS count, 0.5 AS mean_weight, 0.75 AS mean_abs_weight")  # fmt: skip
+    con.execute("INSERT INTO edges VALUES (0, 2, 1, 0, NULL, 1, 1)")
     con.close()
     with atlas.open(tmp_path / "f.duckdb") as opened:
-        (row,) = written(opened, "edges", out, with_labels=True)
+        row, unknown = written(opened, "edges", out, with_labels=True)
+        assert unknown["count"] is None and len(written(opened, "edges", out, min_count=2)) == 1
         assert (row["src"], row["tgt"], row["count"], row["mean_abs_weight"], row["tgt_label"]) == (1, 2, 5, 0.75, "a")
         assert len(written(opened, "neurons", out)) == 3
         with pytest.raises(StoreError, match=r"no table 'labels' in f\.duckdb"):
