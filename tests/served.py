@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
-import uvicorn
 
 from atlas.server.app import make_app, running
-from atlas.server.run import address, config, listen
+from atlas.server.run import Listening, address, config, listen
 from atlas.server.settings import Settings
 
 
@@ -39,7 +38,7 @@ def serving(file: Path, **given: Any) -> Iterator[Served]:
     settings = Settings(atlas=file, **{"port": 0, **given})
     guarded, app = make_app(settings)
     with running(app), listen(settings.host, settings.port) as listening:
-        server = uvicorn.Server(config(guarded))
+        server = Listening(config(guarded), app.state.server)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         while not server.started and thread.is_alive():

@@ -81,11 +81,22 @@ class Answer:
             self._rows = rows
         return self._rows[:most], self.total
 
-    def run(self) -> duckdb.DuckDBPyConnection:
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return a cursor for `run`, which another thread may interrupt."""
+        return self._source.cursor()
+
+    def run(self, cursor: duckdb.DuckDBPyConnection | None = None) -> duckdb.DuckDBPyConnection:
         """Start the statement: a cursor of its own to fetch rows from in parts, which may raise duckdb.Error."""
-        cursor = self._run(self._statement)
+        cursor = self._run(self._statement, cursor=cursor)
         self._columns = [column[0] for column in cursor.description or ()]
         return cursor
+
+    def reader(self, cursor: duckdb.DuckDBPyConnection, rows: int) -> pyarrow.RecordBatchReader:
+        """Start the statement on a cursor of `cursor`: Arrow batches of so many rows, made as they are read."""
+        try:
+            return cursor.sql(self._statement, params=self._parameters).to_arrow_reader(rows)
+        except duckdb.Error as error:
+            raise refuse(error, self._source.name) from error
 
     @property
     def source_name(self) -> str:
@@ -165,9 +176,8 @@ class Answer:
         return not isinstance(limit, int) or len(self) < limit
 
     def _count(self) -> int:
-        unlimited = self._parameters | {"max_rows": None}
-        if "skip_rows" in unlimited:
-            unlimited["skip_rows"] = 0
+        unlimited = dict(self._parameters)
+        unlimited |= {name: value for name, value in (("max_rows", None), ("skip_rows", 0)) if name in unlimited}
         return int(self._run(f"SELECT count(*) FROM ({self._statement})", unlimited).fetchall()[0][0])
 
     def _relation(self) -> duckdb.DuckDBPyRelation:
@@ -176,9 +186,14 @@ class Answer:
         except duckdb.Error as error:
             raise refuse(error, self._source.name) from error
 
-    def _run(self, statement: str, parameters: Mapping[str, object] | None = None) -> duckdb.DuckDBPyConnection:
+    def _run(
+        self,
+        statement: str,
+        parameters: Mapping[str, object] | None = None,
+        cursor: duckdb.DuckDBPyConnection | None = None,
+    ) -> duckdb.DuckDBPyConnection:
         try:
-            return self._source.cursor().execute(statement, dict(parameters or self._parameters))
+            return (cursor or self._source.cursor()).execute(statement, dict(parameters or self._parameters))
         except duckdb.Error as error:
             raise refuse(error, self._source.name) from error
 

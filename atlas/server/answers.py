@@ -11,7 +11,7 @@ import csv
 import io
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from atlas.errors import AtlasError, InputError
 from atlas.query.answer import Answer, refuse
 from atlas.server.errors import Refusal
 
@@ -34,6 +35,7 @@ STREAMS = {  # media type: form
 }
 SVG = "image/svg+xml"
 BATCH = 1000  # rows: some 10 ms of work, during which cards wait for the interpreter
+MOST_COLUMNS = 5000
 _HEADER = 4000  # characters of warnings in a header; servers before us take 8 kB in all
 
 
@@ -134,6 +136,10 @@ class Reading:
             return None
         except duckdb.Error as error:
             raise refuse(error, self._answer.source_name) from error
+        except AtlasError:
+            if self._stopped.is_set():  # the interrupt, as `run` tells it
+                return None
+            raise
 
     def stop(self) -> None:
         """End the query; nothing to do when it is done."""
@@ -142,8 +148,8 @@ class Reading:
             self._cursor.interrupt()
 
     def _begin(self) -> Iterator[bytes]:
-        self._cursor = self._answer.run()
-        return parts(self._form, self._answer.columns, self._cursor)
+        self._cursor = self._answer.cursor()
+        return parts(self._form, self._answer, self._cursor)
 
 
 async def ended(receive: Receive, then: Callable[[], None]) -> None:
@@ -186,20 +192,42 @@ def _finite(value: Any, default: Callable[[Any], Any]) -> Any:
     return value if value is None or isinstance(value, str | int) else _finite(default(value), default)
 
 
-def parts(form: str, columns: list[str], cursor: duckdb.DuckDBPyConnection) -> Iterator[bytes]:
-    """The rows that are left of a cursor, in a form of STREAMS, some at a time."""
-    return _WRITERS[form](columns, cursor)
+def parts(form: str, answer: Answer, cursor: duckdb.DuckDBPyConnection) -> Iterator[bytes]:
+    """The rows of an answer in a form of STREAMS, some at a time; the statement runs when the first are asked for."""
+    return _WRITERS[form](answer, cursor)
 
 
-def _lines(columns: list[str], cursor: duckdb.DuckDBPyConnection) -> Iterator[bytes]:
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names without repeats, as DuckDB makes them in a subquery: a, a_1; a repeat would be lost in an object.
+
+    InputError for more than 5,000.
+    """
+    if len(names) > MOST_COLUMNS:
+        raise InputError(f"{len(names):,} columns; at most {MOST_COLUMNS:,} make sense")
+    seen: set[str] = set()
+    made = []
+    for name in names:
+        free, number = name, 0
+        while free in seen:
+            number += 1
+            free = f"{name}_{number}"
+        seen.add(free)
+        made.append(free)
+    return made
+
+
+def _lines(answer: Answer, cursor: duckdb.DuckDBPyConnection) -> Iterator[bytes]:
+    answer.run(cursor)
+    names = distinct(answer.columns)
     while rows := cursor.fetchmany(BATCH):
-        yield b"\n".join([encode(dict(zip(columns, row, strict=True))) for row in rows]) + b"\n"
+        yield b"\n".join([encode(dict(zip(names, row, strict=True))) for row in rows]) + b"\n"
 
 
-def _csv(columns: list[str], cursor: duckdb.DuckDBPyConnection) -> Iterator[bytes]:
+def _csv(answer: Answer, cursor: duckdb.DuckDBPyConnection) -> Iterator[bytes]:
+    answer.run(cursor)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow(distinct(answer.columns))
     while rows := cursor.fetchmany(BATCH):
         writer.writerows([json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for v in row] for row in rows)
         yield out.getvalue().encode()
@@ -208,11 +236,12 @@ def _csv(columns: list[str], cursor: duckdb.DuckDBPyConnection) -> Iterator[byte
     yield out.getvalue().encode()
 
 
-def _arrow(columns: list[str], cursor: duckdb.DuckDBPyConnection) -> Iterator[bytes]:
+def _arrow(answer: Answer, cursor: duckdb.DuckDBPyConnection) -> Iterator[bytes]:
     import pyarrow.ipc
 
-    reader: pyarrow.RecordBatchReader = cursor.to_arrow_reader(BATCH * 8)
-    schema = pyarrow.schema([one.with_name(name) for one, name in zip(reader.schema, columns, strict=True)])
+    reader = answer.reader(cursor, BATCH * 8)
+    names = distinct(reader.schema.names)
+    schema = pyarrow.schema([one.with_name(name) for one, name in zip(reader.schema, names, strict=True)])
     out = io.BytesIO()
     with pyarrow.ipc.new_stream(out, schema) as writer:
         for batch in reader:
@@ -228,7 +257,7 @@ def _taken(out: io.BytesIO) -> bytes:
     return taken
 
 
-_WRITERS: dict[str, Callable[[list[str], duckdb.DuckDBPyConnection], Iterator[bytes]]] = {
+_WRITERS: dict[str, Callable[[Answer, duckdb.DuckDBPyConnection], Iterator[bytes]]] = {
     "jsonl": _lines, "csv": _csv, "arrow": _arrow,
 }  # fmt: skip
 

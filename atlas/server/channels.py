@@ -29,6 +29,7 @@ from atlas.server.waiting import jobs_of
 Name = Literal["jobs", "export"]
 EVENT_STREAM = "text/event-stream"
 HEARTBEAT = 15.0  # seconds of silence before a comment is sent: what stands between may close a silent connection
+_REQUEST = 10_000  # bytes of a request that is repeated in lists and in every event
 _AGAIN = 2000  # milliseconds before a browser asks again
 _EVENTS = {"completed": "completed", "failed": "failed", "interrupted": "failed", "cancelled": "cancelled"}
 
@@ -75,8 +76,14 @@ def add_sockets(app: FastAPI) -> None:
     app.add_api_websocket_route("/api/v1/ws/export/{job_id}", _socket("export"))
 
 
-def _whole(job: Job) -> dict[str, Any]:
+def brief(job: Job) -> dict[str, Any]:
+    """A job's document for lists and channels: a large request is null."""
     document = job.document()
+    return document | {"request": None} if len(orjson.dumps(job.request)) > _REQUEST else document
+
+
+def _whole(job: Job) -> dict[str, Any]:
+    document = brief(job)
     if job.result is not None and len(orjson.dumps(job.result)) > INLINE:
         document |= {"result": None, "result_at": f"/api/v1/jobs/{job.id}"}
     return document

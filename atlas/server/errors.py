@@ -6,6 +6,7 @@ its model cannot answer this, 413 too large, 415 not JSON, 429 too often, 500 ou
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import secrets
@@ -24,6 +25,7 @@ from atlas.server.jobs.job import NotFound
 
 _LOG = logging.getLogger("atlas.server")
 _JSON = re.compile(r"application/([\w.+-]+\+)?json\b", re.IGNORECASE)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TOLD = {404: "there is no such path; GET / lists them"}
 
 
@@ -94,6 +96,12 @@ def add_handlers(app: FastAPI) -> None:
             return Response(status_code=204, headers=allowed)
         return refused(405, f"{request.url.path} does not take {request.method}", f"use {allowed['allow']}", allowed)
 
+    async def disk(_: Request, error: Exception) -> Response:
+        assert isinstance(error, OSError)
+        if error.errno not in _FULL:
+            return of_fault(error)
+        return refused(503, f"the disk is full ({error.strerror}); free space and ask again")
+
     async def fault(_: Request, error: Exception) -> Response:
         return of_fault(error)
 
@@ -101,6 +109,7 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(AtlasError, failure)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(OSError, disk)
 
 
 def _methods(request: Request) -> list[str]:

@@ -16,6 +16,7 @@ from atlas.errors import StoreError
 from atlas.server.errors import Refusal
 
 NAME = r"^\w[\w.-]{0,199}$"  # of a file: no separator, no leading dot
+JSON_NAME = r"^\w[\w.-]{0,194}\.json$"  # which no module path is
 CHECKED = 64 << 20  # bytes of a file that is read as a whole and checked; larger ones are sent as they are
 _CHUNK = 1 << 20
 

@@ -162,7 +162,10 @@ def _responses(endpoint: Endpoint) -> dict[int | str, dict[str, Any]]:
     statuses = {*_ALWAYS, *endpoint.statuses}
     statuses |= {*_OF_ATLAS} if Atlas in endpoint.annotations.values() else set()
     statuses |= {406} if endpoint.offered else set()
-    responses: dict[int | str, dict[str, Any]] = {status: {"model": Failure} for status in sorted(statuses)}
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"model": Failure} if status >= 400 else {"description": "There is nothing more to tell."}
+        for status in sorted(statuses)
+    }
     if other := endpoint.forms if endpoint.reply is Response else [one for one in endpoint.offered if one != JSON]:
         responses[200] = {"content": {form: {} for form in other}}
     if endpoint.job:

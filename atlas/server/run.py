@@ -35,10 +35,10 @@ def serve(settings: Settings, *, started: Callable[[str], None]) -> None:
             listening.listen()  # from now on nobody is turned away
             started(address(listening))
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: all is closed
-            _Listening(config(guarded), app.state.server).run(sockets=[listening])
+            Listening(config(guarded), app.state.server).run(sockets=[listening])
 
 
-class _Listening(uvicorn.Server):
+class Listening(uvicorn.Server):
     """uvicorn's server, which waits for answers under way; the library takes a class.
 
     Jobs are stopped first: who waits for one, or watches it, is told how it ended, and does not hold up the end.

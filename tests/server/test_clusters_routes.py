@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import httpx2 as httpx
 import numpy as np
 import pytest
 from seed_examples import CLUSTERS, FILES, form_faults
@@ -130,3 +133,34 @@ def test_a_clustering_is_stored_and_the_server_shows_it(
 def test_bad_clusterings(demo_server: Served, body: dict[str, Any], said: str) -> None:
     found = demo_server.client.post("/api/v1/clusterings?wait=60", json=body)
     assert found.status_code == 400 and said in found.json()["error"], found.text
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
+    """A server whose files may not grow beyond 300,000 bytes: what a job writes, and what a request does."""
+    from synthetic import small_tables, write_atlas
+
+    file, data = write_atlas(tmp_path / "small.duckdb", small_tables()), tmp_path / "data"
+    (data / "activations").mkdir(parents=True)
+    rows = np.random.default_rng(0).normal(size=(400, 60))
+    neurons = [{"neuron_index": i, "activations": row.tolist()} for i, row in enumerate(rows)]
+    content = {"prompt": "p", "tokens": ["t"] * 60, "layers": [{"layer_index": 0, "neurons": neurons}]}
+    (data / "activations" / "many.json").write_text(json.dumps(content))
+    (data / "samples.json").write_text(json.dumps(["x" * 9000 + str(i) for i in range(34)]))
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); "
+        "from atlas.cli.main import main; main()"
+    )
+    words = ["serve", "--atlas", str(file), "--data", str(data), "--port", "0"]
+    with subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        url = server.stderr.readline().split()[0].rstrip("/")
+        try:
+            body = {"activation_file": "many.json", "layer_index": 0, "n_clusters": 400}
+            job = httpx.post(f"{url}/api/v1/clusters/generate?wait=100", json=body, timeout=120)
+            sample = httpx.post(f"{url}/api/samples", json={"prompt": "y" * 9000}, timeout=60)
+        finally:
+            server.terminate()
+    assert (job.status_code, sample.status_code) == (503, 503), (job.text, sample.text)
+    assert "disk full while writing" in job.json()["error"] and "the disk is full" in sample.json()["error"]
+    assert not list((data / "clusters").iterdir())  # nothing half-written
+    assert len(json.loads((data / "samples.json").read_text())) == 34

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from seed_examples import EXPORT_STATUS, form_faults
 from served import Served
 
+MODEL = Path(__file__).parents[2] / "data" / "demo" / "model"
 PATH = "/api/v1/neuronpedia"
 SEVEN = {"selection": "range", "range": [380, 386], "logit_lens_k": 5, "histogram_bins": 12, "top_tokens_k": 9}
 
@@ -61,7 +63,7 @@ def test_the_archive_is_that_of_the_command(demo_server: Served, made: dict[str,
     with pytest.raises(SystemExit) as left:
         main(
             ["export", "neuronpedia", "--layout", "prd", "--range", "380:386", "--top-k", "5", "--bins", "12",
-             "--top-tokens", "9", "--model", "data/demo/model", "-o", str(tmp_path / "it.zip"), "-q",
+             "--top-tokens", "9", "--model", str(MODEL), "-o", str(tmp_path / "it.zip"), "-q",
              "--atlas", str(demo_server.settings.atlas)]
         )  # fmt: skip
     assert not left.value.code
@@ -143,6 +145,31 @@ def test_a_select_chooses_but_reaches_nothing_else(demo_server: Served, tmp_path
     assert not (tmp_path / "out.csv").exists()
 
 
+def test_an_export_whose_worker_is_killed_goes_on(demo_server: Served) -> None:
+    body = {"selection": "range", "range": [0, 399], "saelens_weights": False, "layout": "bulk"}
+    job = demo_server.client.post(f"{PATH}/export", json=body).json()["data"]["id"]
+    while (told := _status(demo_server, job))["status"] == "pending" or told["current_stage"] == "starting":
+        time.sleep(0.01)
+    assert told["status"] == "computing"
+    for process in psutil.Process().children(recursive=True):
+        if str(demo_server.settings.folder) in " ".join(process.cmdline()):
+            process.kill()
+    while (told := _status(demo_server, job))["status"] == "computing":
+        time.sleep(0.01)
+    assert (told["status"], told["resumable"]) == ("failed", True) and "SIGKILL" in told["error_message"]
+    assert demo_server.client.get(f"{PATH}/export/{job}/download").status_code == 409
+    assert demo_server.client.post(f"/api/v1/jobs/{job}/resume").status_code == 200
+    ended = demo_server.client.get(f"/api/v1/jobs/{job}?wait=300", timeout=320).json()["data"]
+    assert (ended["status"], ended["attempts"]) == ("completed", 2)
+    whole = demo_server.client.get(f"{PATH}/export/{job}/download")
+    fresh = demo_server.client.get(ask(demo_server, body)["download"])
+    assert whole.content == fresh.content and whole.headers["etag"] == fresh.headers["etag"]
+
+
+def _status(served: Served, job: str) -> dict[str, Any]:
+    return dict(served.client.get(f"{PATH}/export/{job}").json()["data"])
+
+
 def test_history_is_newest_first_in_pages(demo_server: Served, made: dict[str, Any]) -> None:
     newest = ask(demo_server, {"selection": "range", "range": [0, 0], "saelens_weights": False})
     page = demo_server.client.get(f"{PATH}/exports?limit=1").json()["data"]
@@ -157,9 +184,11 @@ def test_history_is_newest_first_in_pages(demo_server: Served, made: dict[str, A
 
 def test_an_estimate_is_near_and_writes_nothing(demo_server: Served, made: dict[str, Any]) -> None:
     before = demo_server.client.get(f"{PATH}/exports").json()["data"]["exports"][0]["id"]
-    told = demo_server.client.post(f"{PATH}/estimate", json=SEVEN).json()["data"]
+    told = demo_server.client.post(f"{PATH}/estimate?wait=300", json=SEVEN, timeout=320).json()["data"]
     assert told["features"] == 7 and told["weight_bytes"] > 0
     assert 0.3 < told["size_bytes"] / made["file_size_bytes"] < 3
+    light = demo_server.client.post(f"{PATH}/estimate", json=SEVEN | {"saelens_weights": False})  # at once
+    assert light.status_code == 200 and light.json()["data"]["weight_bytes"] == 0
     sql = {"selection": "sql", "sql": "SELECT layer, neuron FROM neurons WHERE layer = 1"}
     job = demo_server.client.post(f"{PATH}/estimate?wait=300", json=sql, timeout=320).json()["data"]
     assert job["features"] == 384

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -12,9 +13,11 @@ import pytest
 from served import Served
 
 
-def test_at_first_they_are_the_prompts_of_the_atlas(demo_server: Served) -> None:
-    told = demo_server.client.get("/api/v1/samples").json()["data"]
-    with duckdb.connect(str(demo_server.settings.atlas), read_only=True) as con:
+def test_at_first_they_are_the_prompts_of_the_atlas(
+    demo_file: Path, tmp_path: Path, start: Callable[..., Served]
+) -> None:
+    told = start(demo_file, data=tmp_path / "data").client.get("/api/v1/samples").json()["data"]
+    with duckdb.connect(str(demo_file), read_only=True) as con:
         prompts = {prompt for (prompt,) in con.execute("SELECT prompt FROM graphs").fetchall()}
     assert len(told) == 20 and set(told) <= prompts
 

@@ -28,6 +28,8 @@ from atlas.server.jobs.process import end_orphans
 from atlas.server.jobs.store import Chosen, Store
 from atlas.server.jobs.work import KINDS, Environment, Kind
 
+WORKERS = "workers"  # folder of their locks
+
 
 class Jobs:
     """All jobs of one server. Every method may be called from any thread, `wait` and `events` from any event loop.
@@ -47,20 +49,16 @@ class Jobs:
     ) -> None:
         if workers < 1 or queued < 1:
             raise InputError(f"{workers} workers and {queued} queued jobs were asked for; give at least 1 of each")
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.environment = environment  # of the jobs that are submitted from now on
         self._kinds, self._queued, keep = KINDS if kinds is None else kinds, queued, keep or Keep()
-        self._lock = _only_server(folder)
         try:
-            locks = folder / "workers"
-            locks.mkdir(mode=0o700, exist_ok=True)
-            end_orphans(locks)
-            self._book = Book(Store(folder / "jobs.sqlite"), Folders(folder / "jobs"), keep)
-        except StoreError:
-            self._lock.close()
-            raise
+            self._lock = _only_server(folder)
+            self._book = _open(folder, self._lock, keep)
+        except OSError as error:
+            told = f"{folder} cannot hold jobs: {(error.strerror or str(error)).lower()}"
+            raise StoreError(f"{told}; give the server another folder (--data)") from error
         _take_up(self._book, self._kinds)
-        self._crew = Crew(self._book, self._kinds, locks, workers=workers, idle=keep.idle)
+        self._crew = Crew(self._book, self._kinds, folder / WORKERS, workers=workers, idle=keep.idle)
 
     def submit(
         self, kind: str, request: dict[str, Any], *, owner: str | None = None, environment: Environment | None = None
@@ -194,6 +192,7 @@ class Jobs:
 
 def _only_server(folder: Path) -> IO[str]:
     """Exclude a second server on a folder (the lock goes with the process, also when it is killed)."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle = (folder / "jobs.lock").open("a+")
     os.chmod(handle.fileno(), 0o600)
     try:
@@ -209,6 +208,18 @@ def _only_server(folder: Path) -> IO[str]:
     handle.write(str(os.getpid()))
     handle.flush()
     return handle
+
+
+def _open(folder: Path, lock: IO[str], keep: Keep) -> Book:
+    """What a folder holds, without the workers of a server before; the lock is given back when that fails."""
+    try:
+        (folder / WORKERS).mkdir(mode=0o700, exist_ok=True)
+        end_orphans(folder / WORKERS)
+        folders = Folders(folder / "jobs")
+        return Book(Store(folder / "jobs.sqlite"), folders, keep)
+    except (StoreError, OSError):
+        lock.close()
+        raise
 
 
 def _take_up(book: Book, kinds: Mapping[str, Kind]) -> None:

@@ -23,7 +23,8 @@ class Stages:
         self._shares, self._check, self._lock = dict(shares), check, Lock()
         self._open: list[_Stage] = []
         self._progress, self._note = 0.0, ""
-        self._news: dict[str, Any] | None = None
+        self._last: _Stage | None = None  # that moved
+        self._changed = False
 
     @contextmanager
     def task(self, title: str, total: int, unit: str) -> Iterator[_Stage]:
@@ -46,7 +47,7 @@ class Stages:
         self._check()
         with self._lock:
             self._note = text[:_NOTE]
-            self._news = (self._news or {}) | {"details": self._note}
+            self._changed = True
 
     def moved(self, stage: _Stage, amount: int = 0, *, told: str = "", free: bool = False) -> None:
         """A stage has advanced."""
@@ -56,13 +57,13 @@ class Stages:
             stage.free += amount if free else 0
             self._note = told[:_NOTE] or self._note
             self._progress = min(max(self._progress, stage.at), 1.0)
-            self._news = self._report(stage)
+            self._last, self._changed = stage, True
 
     def news(self) -> dict[str, Any] | None:
         """Where the job stands (fields of Job), if that has changed since this was last asked."""
         with self._lock:
-            news, self._news = self._news, None
-        return news
+            changed, self._changed = self._changed, False
+            return self._report() if changed else None
 
     def _place(self, title: str) -> tuple[float, float]:
         """Where a stage begins and how much of the whole it is: inside an open one, one unit of that."""
@@ -77,15 +78,17 @@ class Stages:
         with self._lock:
             self._progress = min(max(self._progress, at), 1.0)
 
-    def _report(self, stage: _Stage) -> dict[str, Any]:
-        return {
+    def _report(self) -> dict[str, Any]:
+        stage, said = self._last, {"details": self._note or None}
+        if stage is None:
+            return said
+        return said | {
             "stage": stage.title,
             "progress": round(self._progress, 6),
             "done": stage.done,
             "total": stage.total,
             "unit": stage.unit,
             "seconds_left": stage.seconds_left(),
-            "details": self._note or None,
         }
 
 

@@ -130,8 +130,8 @@ def main(end: str, lock: str) -> None:
 
 def _do(task: _Task, models: Models) -> Message:
     """Call the function of a job; how it came out."""
+    work = task.work(models)
     try:
-        work = task.work(models)
         result = _function(task.order["function"])(work, read_request(work.folder))
         write_result(work.folder, orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS))
         return {"done": True}
@@ -139,6 +139,11 @@ def _do(task: _Task, models: Models) -> Message:
         return {"error": "cancelled", "details": None}
     except AtlasError as error:
         return {"error": str(error), "details": _known(error)}
+    except OSError as error:
+        from atlas.build.measurement import explain
+
+        meant = explain(error, work.folder)
+        return {"error": str(meant), "details": _known(meant)}
     except MemoryError:
         return {"error": "memory ran out; ask for less at a time", "details": "ResourceError"}
     except Exception:  # noqa: BLE001 - whatever it is, the worker goes on, and the client gets no trace of it

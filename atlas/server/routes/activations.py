@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from atlas.server.files import NAME, file_names, find_file, json_file
+from atlas.server.files import JSON_NAME, file_names, find_file, json_file
 from atlas.server.routing import Routes
 from atlas.server.state import Server
 from atlas.server.waiting import Bare, Patience, Waiting, outcome, submit
@@ -17,7 +17,7 @@ from atlas.server.work.activations import ACTIVATIONS
 
 routes = Routes("activations")
 
-FileName = Annotated[str, Path(pattern=NAME, max_length=200, examples=["hello_world.json"])]
+FileName = Annotated[str, Path(pattern=JSON_NAME, max_length=200, examples=["hello_world.json"])]
 
 
 class Files(BaseModel):

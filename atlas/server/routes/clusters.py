@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from atlas.server.files import NAME, find_file, json_file
+from atlas.server.files import JSON_NAME, find_file, json_file
 from atlas.server.routes.activations import FileName, Files, listing
 from atlas.server.routing import Routes
 from atlas.server.state import Server
@@ -54,7 +54,7 @@ class GenerateClusters(BaseModel):
         extra="forbid",
         json_schema_extra={"examples": [{"activation_file": "hello_world.json", "layer_index": 0, "n_clusters": 5}]},
     )
-    activation_file: str = Field(pattern=NAME, max_length=200)
+    activation_file: str = Field(pattern=JSON_NAME, max_length=200)
     layer_index: int = Field(ge=0, lt=1 << 31)
     n_clusters: int = Field(5, ge=1, le=10_000)
     seed: int = Field(42, ge=0, lt=1 << 31)

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from atlas.errors import ResourceError
-from atlas.server.channels import EVENT_STREAM, server_sent
+from atlas.server.channels import EVENT_STREAM, brief, server_sent
 from atlas.server.errors import Refusal
 from atlas.server.jobs.job import Status
 from atlas.server.routing import Routes
@@ -53,7 +53,7 @@ class JobDocument(BaseModel):
     total: int
     unit: str
     seconds_left: float | None = Field(description="Of the stage, at its rate so far.")
-    request: dict[str, Any]
+    request: dict[str, Any] | None = Field(description="Null in lists and streams where it is over 10 kB.")
     result: dict[str, Any] | None = Field(description="Null in lists, and unless the job is completed.")
     error: str | None
     details: str | None = Field(description="More about the error; while the job runs, what it noted last.")
@@ -94,7 +94,7 @@ def list_jobs(server: Server, chosen: Annotated[Filters, Query()]) -> dict[str, 
     limit = given.pop("limit")
     found = jobs_of(server).list(**given, limit=limit + 1)
     more = found[limit - 1].id if len(found) > limit else None
-    return {"jobs": [job.document() for job in found[:limit]], "next": more}
+    return {"jobs": [brief(job) for job in found[:limit]], "next": more}
 
 
 @routes.get("/jobs/{job_id}", reply=JobDocument, keep=False, statuses=(404, 503))
@@ -139,7 +139,7 @@ def resume_job(server: Server, job_id: JobId) -> dict[str, Any]:
         raise Refusal(503, str(error), headers={"retry-after": "10"}) from error
 
 
-@routes.get("/jobs/{job_id}/events", reply=Response, forms=(EVENT_STREAM,), keep=False, statuses=(404, 503))
+@routes.get("/jobs/{job_id}/events", reply=Response, forms=(EVENT_STREAM,), keep=False, statuses=(204, 404, 503))
 async def watch_job(server: Server, job_id: JobId, last_seen: LastSeen = None) -> Response:
     """Watch a job: server-sent events, each with the whole job, at most 4 a second; the last one is its end.
 
@@ -149,7 +149,7 @@ async def watch_job(server: Server, job_id: JobId, last_seen: LastSeen = None) -
     return await server_sent(jobs_of(server), "jobs", job_id, last_seen)
 
 
-@routes.get("/events/export/{job_id}", reply=Response, forms=(EVENT_STREAM,), keep=False, statuses=(404, 503))
+@routes.get("/events/export/{job_id}", reply=Response, forms=(EVENT_STREAM,), keep=False, statuses=(204, 404, 503))
 async def watch_export(server: Server, job_id: JobId, last_seen: LastSeen = None) -> Response:
     """Watch an export: server-sent events with the fields of the seed's channel.
 

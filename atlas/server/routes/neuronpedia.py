@@ -125,6 +125,7 @@ class ExportEstimate(BaseModel):
     files: int
     size_bytes: int
     weight_bytes: int
+    disk_bytes: int = Field(description="That the disk must have free.")
     sampled: int
     notes: list[str]
     layouts: list[str] = Field(description="Layouts that this atlas can be exported in.")
@@ -151,7 +152,7 @@ async def start_export(body: ExportRequest, server: Server, patience: Waiting) -
 
 @routes.post("/neuronpedia/estimate", reply=ExportEstimate, job=True, statuses=(409, 429, 503))
 async def estimate_export(body: ExportRequest, server: Server, patience: Waiting) -> Any:
-    """Estimate the size of an export without writing it; that of a SELECT is a job."""
+    """Estimate the size of an export without writing it; with weights, or for a SELECT, as a job."""
     found = await run_in_threadpool(_estimate, server, patience, body)
     return await outcome(server, found, patience) if isinstance(found, Job) else found
 
@@ -204,15 +205,10 @@ def export_history(server: Server, page: Annotated[Page, Query()]) -> dict[str, 
 
 
 def _start(server: Server, patience: Patience, body: ExportRequest) -> Job:
-    from atlas.export.neuronpedia.plan import check_plan
-
     with server.held.use() as atlas:
         request, model = _request(server, atlas, body)
-        if body.sql:
-            require_harmless(atlas, body.sql, closed_names(atlas.cursor()))  # it runs in the job
-        ids = [0] if body.sql else chosen_ids(atlas, request)
-        check_plan(atlas, plan_of(request, ids, model=None if model is None else str(model)))
-        request |= {"feature_count": None if body.sql else len(ids), "sae_id": atlas.metadata.get("revision")}
+        ids = _checked(atlas, request, model)
+        request |= {"feature_count": None if ids is None else len(ids), "sae_id": atlas.metadata.get("revision")}
     return submit(server, KIND, request, owner=patience.owner, model=model)
 
 
@@ -223,11 +219,21 @@ def _estimate(server: Server, patience: Patience, body: ExportRequest) -> dict[s
 
     with server.held.use() as atlas:
         request, model = _request(server, atlas, body)
-        if not body.sql:
-            plan = plan_of(request, chosen_ids(atlas, request), model=None if model is None else str(model))
-            return asdict(estimate(atlas, plan))
-        require_harmless(atlas, body.sql, closed_names(atlas.cursor()))
+        ids = _checked(atlas, request, model)
+        if ids is not None and model is None:
+            return asdict(estimate(atlas, plan_of(request, ids, model=None)))
     return submit(server, "neuronpedia-estimate", request, owner=patience.owner, model=model)
+
+
+def _checked(atlas: Atlas, request: dict[str, Any], model: Path | None) -> list[int] | None:
+    """The neurons, None for a SELECT, which runs in a job; raises for whatever can be refused at once."""
+    from atlas.export.neuronpedia.plan import check_plan
+
+    ids = None if request["sql"] else chosen_ids(atlas, request)
+    if ids is None:
+        require_harmless(atlas, request["sql"], closed_names(atlas.cursor()))
+    check_plan(atlas, plan_of(request, ids or [0], model=None if model is None else str(model)))
+    return ids
 
 
 def _request(server: Server, atlas: Atlas, body: ExportRequest) -> tuple[dict[str, Any], Path | None]:

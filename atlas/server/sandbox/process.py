@@ -23,14 +23,13 @@ import duckdb
 from atlas.errors import AtlasError, InputError, ResourceError
 from atlas.query.answer import Answer
 from atlas.query.atlas import Atlas
-from atlas.server.answers import encode, parts
+from atlas.server.answers import distinct, encode, parts
 from atlas.server.sandbox.frames import FRAME
 from atlas.server.sandbox.refusals import Closed, closed_names, require_harmless
 from atlas.store.connection import Limits
 from atlas.store.sqlfiles import sql_files
 
 BEYOND = 512 << 20  # bytes of address space past what DuckDB may use: rows on their way out
-MOST_COLUMNS = 5000
 _NOWHERE = "/nowhere"
 _LOCKS = (
     "SET python_enable_replacements = false",
@@ -124,46 +123,33 @@ def _asked(atlas: Atlas, order: Order) -> Answer:
 
 
 def _frames(answer: Answer, order: Order) -> Iterator[tuple[bytes, Any]]:
-    cursor = answer.run()
-    names = _distinct(answer.columns)
-    if len(names) > MOST_COLUMNS:
-        raise InputError(f"{len(names):,} columns; at most {MOST_COLUMNS:,} make sense")
-    types = [str(column[1]) for column in cursor.description or ()]
-    yield b"H", {"columns": names, "types": types}
-    if order["form"] != "json":
-        for part in parts(order["form"], names, cursor):
-            yield b"P", part
-        yield b"Z", {}
+    cursor = answer.cursor()
+    if order["form"] == "json":
+        yield from _rows(answer, order, cursor)
         return
-    sent, size, whole = 0, 0, True
+    for part in parts(order["form"], answer, cursor):
+        yield b"P", part
+    yield b"Z", {}
+
+
+def _rows(answer: Answer, order: Order, cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[bytes, Any]]:
+    """Head, rows as JSON up to the limits of number and bytes, and whether these cut something."""
+    answer.run(cursor)
+    names = distinct(answer.columns)
+    yield b"H", {"columns": names, "types": [str(column[1]) for column in cursor.description or ()]}
+    sent, size = 0, 0
     while rows := cursor.fetchmany(100):
         for row in rows:
             text = encode(dict(zip(names, row, strict=True)))
             size += len(text) + 1
-            whole = sent < order["limit"] and size <= order["max_bytes"]
-            if not whole and not sent and order["limit"]:
-                raise InputError(f"one row has {size:,} bytes; at most {order['max_bytes']:,} are sent as JSON")
-            if not whole:
-                break
+            if sent >= order["limit"] or size > order["max_bytes"]:
+                if not sent and order["limit"]:
+                    raise InputError(f"one row has {size:,} bytes; at most {order['max_bytes']:,} are sent as JSON")
+                yield b"Z", {"truncated": True}
+                return
             yield b"P", text
             sent += 1
-        if not whole:
-            break
-    yield b"Z", {"truncated": not whole}
-
-
-def _distinct(names: list[str]) -> list[str]:
-    """Names without repeats, as DuckDB makes them in a subquery: a, a_1; a repeat would be lost in an object."""
-    seen: set[str] = set()
-    made = []
-    for name in names:
-        free, number = name, 0
-        while free in seen:
-            number += 1
-            free = f"{name}_{number}"
-        seen.add(free)
-        made.append(free)
-    return made
+    yield b"Z", {"truncated": False}
 
 
 def _told(error: AtlasError) -> Order:

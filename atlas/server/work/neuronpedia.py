@@ -51,12 +51,13 @@ def neuronpedia_export(work: Work, request: Request) -> dict[str, Any]:
 
 
 def neuronpedia_estimate(work: Work, request: Request) -> dict[str, Any]:
-    """What a SELECT's export would write: a job, since a statement may take long."""
+    """What an export would write: a job where a statement may take long, or weights need torch."""
     from atlas.build.neuronpedia import estimate
     from atlas.query.atlas import Atlas
 
-    ids = ids_of_sql(work.atlas, request["sql"])
+    ids = ids_of_sql(work.atlas, request["sql"]) if request["selection"] == "sql" else None
     with Atlas(work.atlas) as atlas:
+        ids = chosen_ids(atlas, request) if ids is None else ids
         return asdict(estimate(atlas, plan_of(request, ids, model=work.model if request["saelens_weights"] else None)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -39,7 +40,7 @@ def two_tasks(work: Work, request: dict) -> dict:
 
 
 def deaf(work: Work, request: dict) -> dict:
-    """Write things aside, as the writers of atlas do, and never report."""
+    """Start a process, write things aside, as the writers of atlas do, and never report."""
     beside = Path(request["beside"])
     with tempfile.TemporaryDirectory(prefix=".atlas.", dir=beside) as folder, open(Path(folder) / "half", "wb") as file:
         file.write(b"x" * 1000)
@@ -48,8 +49,11 @@ def deaf(work: Work, request: dict) -> dict:
         (beside / ".atlas.draft.tmp" / "half").write_text("x")
         (beside / ".atlas.json.part").write_text("x")
         (beside / ".kept").write_text("a cache of some library")
-        (beside / "begun").touch()
-        time.sleep(request.get("seconds", 60))
+        with subprocess.Popen(["sleep", "600"]) as child:
+            (beside / "child").write_text(str(child.pid))
+            (beside / "begun").touch()
+            time.sleep(request.get("seconds", 60))
+            child.kill()
     (beside / ".atlas.draft.tmp" / "half").unlink()
     (beside / ".atlas.draft.tmp").rmdir()
     (beside / ".atlas.json.part").unlink()

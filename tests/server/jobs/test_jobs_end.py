@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -77,6 +80,7 @@ def test_a_job_that_never_reports_is_killed_and_leaves_nothing(jobs, tmp_path):
     assert done.status == "cancelled"
     assert done.finished.timestamp() - asked < CANCELLED_IN
     assert not alive(worker)
+    until(lambda: not alive(int((tmp_path / "child").read_text())))
     assert not list(tmp_path.glob(".atlas.*")), "what is half-written is removed with the worker"
     assert (tmp_path / ".kept").exists(), "other hidden files are none of the jobs' business"
     assert ended(jobs, jobs.submit("span", {"seconds": 0})).result["pid"] != worker
@@ -238,6 +242,8 @@ def test_workers_end_without_their_server(tmp_path, opened, kind):
     worker = worker_of(tmp_path / "data")
     server.kill()
     until(lambda: not alive(worker))
+    if kind == "deaf":
+        until(lambda: not alive(int((tmp_path / "child").read_text())))
     assert bool(list(tmp_path.glob(".atlas.*"))) == (kind == "deaf"), "what was written aside lies there"
     assert opened().get(server.ids[0]).status == "interrupted"
     assert not list(tmp_path.glob(".atlas.*")), "until the next server removes it"
@@ -263,6 +269,56 @@ def test_a_full_disk_costs_no_answer(jobs, caplog):
     assert jobs.get(job.id) == done and jobs.list()[0].status == "completed"
 
 
+def test_every_job_ends_whatever_happens(opened):
+    """Threads submit, cancel and resume while workers are killed: each job comes to an end that fits what was done."""
+    jobs, asked, over = opened(workers=2), [], threading.Event()
+
+    def submits(dice: random.Random) -> None:
+        for _ in range(12):
+            kind = dice.choice(["steps", "span", "alone", "fails"])
+            asked.append(
+                jobs.submit(kind, {"steps": 5, "seconds": 0.01, "how": dice.choice(["input", "exit", "kill"])})
+            )
+            time.sleep(dice.random() / 50)
+
+    def meddles(dice: random.Random) -> None:
+        while not over.is_set():
+            time.sleep(dice.random() / 20)
+            if asked:
+                job = dice.choice(asked)
+                with contextlib.suppress(InputError):
+                    dice.choice([jobs.cancel, jobs.resume, jobs.get])(job.id)
+
+    def kills(dice: random.Random) -> None:
+        while not over.is_set():
+            time.sleep(0.2)
+            for lock in (jobs.folder(asked[0].id).parents[1] / "workers").glob("*.lock") if asked else ():
+                with contextlib.suppress(ValueError, ProcessLookupError):
+                    os.kill(int(lock.read_text()), signal.SIGKILL)
+
+    threads = [threading.Thread(target=work, args=(random.Random(seed),))
+               for seed, work in enumerate([submits, submits, meddles, kills])]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    for thread in threads[:2]:
+        thread.join()
+    until(lambda: len(asked) == 24 and all(jobs.get(job.id).ended for job in asked) and (over.set() or True))
+    for thread in threads[2:]:
+        thread.join()
+    found = [ended(jobs, job) for job in asked]
+    for job in found:
+        assert (job.result is not None) == (job.status == "completed"), job
+        assert job.status != "completed" or job.kind != "fails"
+        assert job.resumable == (job.kind == "steps" and job.status in ("failed", "interrupted")), job
+        assert job.finished >= job.created and job.seconds_left is None
+    assert [job.id for job in jobs.list(limit=100)] == [job.id for job in sorted(found, key=_asked(jobs), reverse=True)]
+
+
+def _asked(jobs):
+    order = [row["id"] for row in jobs._book.store._rows("SELECT id FROM jobs ORDER BY seq", ())]
+    return lambda job: order.index(job.id)
+
+
 def test_a_second_server_on_a_folder_is_refused(jobs, tmp_path):
     with pytest.raises(StoreError, match=rf"is used by another server \(process {os.getpid()}\); stop it"):
         Jobs(tmp_path / "data", Environment(tmp_path, None, tmp_path))
@@ -283,6 +339,18 @@ def test_a_newer_a_foreign_and_a_damaged_file_are_refused(opened, tmp_path):
     file.write_bytes(b"no database at all" * 100)
     with pytest.raises(StoreError, match="file is not a database"):
         opened()
+
+
+def test_a_folder_that_cannot_be_is_one_line(tmp_path):
+    (tmp_path / "data").write_text("a file")
+    for wrong in (tmp_path / "data", tmp_path / "data" / "below"):
+        with pytest.raises(StoreError, match=r"data(/below)? cannot hold jobs: .*; give the server another folder"):
+            Jobs(wrong, Environment(tmp_path, None, tmp_path))
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "jobs").write_text("a file")
+    for _ in range(2):  # the second time too: the lock was given back
+        with pytest.raises(StoreError, match="half cannot hold jobs: file exists"):
+            Jobs(tmp_path / "half", Environment(tmp_path, None, tmp_path))
 
 
 def test_files_are_for_their_owner_alone(jobs, tmp_path):

@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx2 as httpx
 import pytest
 from patient import PATIENCE, ended, until
-from served import Served
+from served import Served, serving
 from small_kinds import KINDS
 from synthetic import small_tables, write_atlas
 from websockets.exceptions import InvalidStatus
@@ -30,11 +30,26 @@ FIELDS = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch, start: Callable[..., Served]) -> Served:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server whose jobs are the small kinds."""
-    monkeypatch.setattr("atlas.server.jobs.queue.KINDS", KINDS)
-    return start()
+    file = write_atlas(tmp_path_factory.mktemp("jobs_server") / "small.duckdb", small_tables())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("atlas.server.jobs.queue.KINDS", KINDS)
+        with serving(file) as served:
+            yield served
+
+
+@pytest.fixture
+def small(running: Served) -> Iterator[Served]:
+    """The same without jobs of the test before that still run or wait."""
+    yield running
+    jobs = jobs_in(running)
+    left = [*jobs.list(status="queued"), *jobs.list(status="running")]
+    for job in left:
+        jobs.cancel(job.id)
+    for job in left:
+        ended(jobs, job)
 
 
 def jobs_in(served: Served) -> Jobs:
@@ -72,9 +87,10 @@ def test_one_job_and_pages_of_them(small):
     assert set(one) == FIELDS and one["status"] == "completed" and one["result"]["steps"] == 1
     page = get(small, "/jobs", params={"limit": 3, "status": "completed"})
     assert [job["id"] for job in page["jobs"]] == [job.id for job in asked[:1:-1]]
-    rest = get(small, "/jobs", params={"limit": 3, "before": page["next"]})
-    assert [job["id"] for job in rest["jobs"]] == [asked[1].id, asked[0].id] and rest["next"] is None
+    rest = get(small, "/jobs", params={"limit": 2, "before": page["next"]})
+    assert [job["id"] for job in rest["jobs"]] == [asked[1].id, asked[0].id]
     assert all(job["result"] is None for job in rest["jobs"])
+    assert get(small, "/jobs", params={"limit": 200})["next"] is None
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [
@@ -160,6 +176,15 @@ def test_watchers_that_leave_are_forgotten(small, tmp_path):
         assert len(watchers[job.id]) == 2
     seen.close()
     until(lambda: job.id not in watchers)
+
+
+def test_large_requests_are_not_repeated(small):
+    asked = {"steps": 1, "text": "x" * 20_000}
+    job = jobs_in(small).submit("steps", asked)
+    seen = [json.loads(one["data"])["data"] for one in stream(small, f"/jobs/{job.id}/events") if "data" in one]
+    assert {one["request"] for one in seen} == {None}
+    assert get(small, "/jobs", params={"limit": 1})["jobs"][0]["request"] is None
+    assert get(small, f"/jobs/{job.id}")["request"] == asked
 
 
 def test_large_results_are_not_pushed(small):

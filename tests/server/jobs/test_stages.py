@@ -69,7 +69,7 @@ def test_a_note_is_news_of_its_own():
     with stages.task("impacts", 2, "sets"):
         assert stages.news()["details"] == "loading the model"
         stages.note("x" * 10_000)
-        assert stages.news() == {"details": "x" * 2000}
+        assert stages.news()["details"] == "x" * 2000
 
 
 def test_free_units_make_no_rate():
