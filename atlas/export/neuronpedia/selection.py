@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from atlas.errors import InputError, StoreError
+from atlas.query.selector import N
 
 if TYPE_CHECKING:
     from atlas.query.atlas import Atlas
@@ -37,7 +38,7 @@ def chosen(atlas: Atlas, choice: Choice) -> list[int]:
     if choice.neurons:
         return sorted(set(atlas.select(list(choice.neurons))))
     if choice.everything:
-        return list(range(atlas.layers * atlas.d_mlp))
+        return atlas.select(N())
     if choice.span is not None:
         return _of_span(atlas, choice.span)
     return _of_sql(atlas, choice.sql) if choice.sql is not None else _extracted(atlas)

@@ -19,7 +19,7 @@ from atlas.export.neuronpedia.files import Files, Scale, document
 from atlas.export.neuronpedia.layout import Facts, Job, Layout, Unit, units
 from atlas.export.neuronpedia.manifest import metadata, readme
 from atlas.export.neuronpedia.plan import NeuronpediaPlan, check_plan, missing_tables, names, possible_layouts
-from atlas.export.neuronpedia.records import Neuron, Reader
+from atlas.export.neuronpedia.records import CHUNK, Neuron, Reader
 from atlas.export.neuronpedia.tally import Tally
 from atlas.progress import Progress, Quiet
 
@@ -137,9 +137,12 @@ def _write_units(
 
 def _told_chunks(reader: Reader, unit: Unit, tally: Tally, task: Task) -> Iterator[list[Neuron]]:
     """Chunks of a unit; each is told as done when the next is asked for."""
+    left = len(unit.neurons)
     for chunk in reader.chunks(unit.layer, unit.neurons, tally):
         yield chunk
-        task.advance(len(chunk))
+        asked = min(CHUNK, left)  # more than there are where the atlas has no row of a neuron
+        task.advance(asked)
+        left -= asked
 
 
 def _write_weights(job: Job, made: Draft, weights: Weights) -> None:

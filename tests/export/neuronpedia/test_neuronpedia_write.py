@@ -26,6 +26,7 @@ from atlas.export.neuronpedia import bulk, records, write
 from atlas.export.neuronpedia.draft import check_target
 from atlas.export.neuronpedia.layout import stable_id
 from atlas.export.neuronpedia.plan import NeuronpediaPlan
+from atlas.export.neuronpedia.selection import Choice, chosen
 from atlas.progress import Quiet, Task
 
 LAYOUTS = ("bulk", "upload", "prd", "sae-dashboard")
@@ -163,6 +164,7 @@ import atlas
 from contextlib import contextmanager
 from atlas.build.neuronpedia import export_neuronpedia
 from atlas.export.neuronpedia.plan import NeuronpediaPlan
+from atlas.export.neuronpedia.selection import Choice, chosen
 from atlas.progress import Quiet
 class Dying(Quiet):
     left = 3
@@ -218,6 +220,28 @@ def test_weights_that_were_cut_are_written_anew(opened: atlas.Atlas, tmp_path: P
         write.export_neuronpedia(opened, tmp_path / "t", plan, weights=cut_short)
     files = contents(write.export_neuronpedia(opened, tmp_path / "t", plan, weights=whole).path)
     assert [name for name in files if name.startswith("saelens")] == ["saelens/cfg.json"]
+
+
+def test_progress_reaches_its_total_where_neurons_have_no_row(tmp_path: Path) -> None:
+    class Summing(Quiet):
+        @contextmanager
+        def task(self, title: str, total: int, unit: str) -> Iterator[Task]:
+            self.done = 0
+            yield self
+            seen[title] = (self.done, total)
+
+        def advance(self, amount: int = 1, *, told: str = "", free: bool = False) -> None:
+            self.done += amount
+
+    seen: dict[str, tuple[int, int]] = {}
+    tables = published_tables(2)
+    tables["neurons"] = [row for row in tables["neurons"] if row["neuron"] % 3]
+    with atlas.open(write_atlas(tmp_path / "a.duckdb", tables, layers=LAYERS, d_mlp=D_MLP)) as a:
+        made = export_neuronpedia(a, tmp_path / "t", NeuronpediaPlan(range(450)), progress=Summing())
+        assert len(chosen(a, Choice(everything=True))) == made.features == 300
+    assert seen.keys() == {"content of the atlas", "features", "packing"}
+    assert all(done == total for done, total in seen.values())
+    assert "left out: 150 neurons: no row in the table neurons" in made.notes
 
 
 def test_two_exports_do_not_write_one_target(opened: atlas.Atlas, tmp_path: Path) -> None:
