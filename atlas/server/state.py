@@ -28,9 +28,7 @@ class Server:
     jobs: Jobs | None = None
     models: Models = field(default_factory=lambda: Models({}, None))
     sandbox: Sandbox | None = None  # while it runs
-    alone: threading.Semaphore = field(
-        default_factory=threading.Semaphore
-    )  # one long question at a time
+    alone: threading.Semaphore = field(default_factory=threading.Semaphore)  # one long question at a time
 
     def go_alone(self, stack: ExitStack) -> None:
         """Until the stack is closed nobody else asks a question that takes seconds of work; Refusal 503 if one does."""
