@@ -79,7 +79,7 @@ class Circuit(Asked):
     """Two ends; without a source, everything that feeds the target."""
 
     source: Ends | None = Field(None, description='Neurons, or "embedding: doctor".')
-    target: Ends = Field(description='Neurons, or "logit: she".', examples=[["L2/N12"]])
+    target: Ends = Field(description='Neurons, or "logit: she".', examples=[["layer:3"]])
     budget: float = Field(0.8, gt=0, le=1, description="Share of the influence to keep.")
     max_nodes: int = Field(200, ge=1, le=5000)
     min_count: Count = Field(1, description="Fewest observations of an edge.")
