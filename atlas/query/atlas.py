@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, overload
@@ -66,6 +68,7 @@ class Atlas:
 
     def _prepare(self) -> None:
         self._lock = threading.RLock()
+        self._pool: ThreadPoolExecutor | None = None
         self._macros: set[str] = set()
         self.populations: dict[int, tuple[list[int], list[int]]] = {}  # of atlas.query.common, by minimum count
         self.index_state: str | None = None  # of atlas.query.search: whether the word index is of the texts shown
@@ -485,6 +488,12 @@ class Atlas:
             return ()
         return (f"edges were truncated ({cut}): in-degrees, shares and totals are of the edges kept",)
 
+    def fetch(self, answers: Sequence[Answer]) -> None:
+        """Run several answers at once, one for each processor: most of a small one is planning, in one thread."""
+        with self._lock:
+            self._pool = self._pool or ThreadPoolExecutor(min(os.cpu_count() or 1, 8), thread_name_prefix="atlas")
+        list(self._pool.map(Answer.fetchall, answers))
+
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """Return a cursor that sees the macros and the file; one per thread."""
         try:
@@ -499,6 +508,8 @@ class Atlas:
 
     def close(self) -> None:
         """Close the file."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
         self.con.close()
 
     def __enter__(self) -> Atlas:

@@ -50,25 +50,25 @@ def card(atlas: Atlas, neuron: object, *, k: int = 10) -> Card:
     found = atlas.neuron_id(neuron)
     of = {"of_layer": found.layer, "of_neuron": found.neuron}
     rows = {**of, "max_rows": k}
-    about = atlas.ask("neuron_card", of).rows()
-    if not about:
-        raise InputError(f"neuron {found} is not in {atlas.name}, which lists only some neurons; choose another")
     truncated = atlas.truncation()
-    return Card(
-        id=found,
-        about=about[0],
-        labels=atlas.ask("neuron_labels", of),
-        top_tokens=atlas.ask("neuron_top_tokens", rows),
-        exemplars=atlas.ask("neuron_exemplars", rows),
-        logit_lens=atlas.ask("neuron_logit_lens", rows),
-        read_tokens=atlas.ask("neuron_read_tokens", rows),
-        edges_in=atlas.ask("edges_into", rows, headline=EDGE_COLUMNS, warnings=truncated),
-        edges_out=atlas.ask("edges_from", rows, headline=EDGE_COLUMNS, warnings=truncated),
-        wiring=atlas.ask("neuron_wiring", rows),
-        pruning=atlas.ask("neuron_pruning", of),
-        impacts=atlas.ask("neuron_impacts", of),
-        notes=truncated + tuple(f"no table {t} in {atlas.name}" for t in sorted(atlas.missing & _SHOWN)),
-    )
+    about = atlas.ask("neuron_card", of)
+    parts = {
+        "labels": atlas.ask("neuron_labels", of),
+        "top_tokens": atlas.ask("neuron_top_tokens", rows),
+        "exemplars": atlas.ask("neuron_exemplars", rows),
+        "logit_lens": atlas.ask("neuron_logit_lens", rows),
+        "read_tokens": atlas.ask("neuron_read_tokens", rows),
+        "edges_in": atlas.ask("edges_into", rows, headline=EDGE_COLUMNS, warnings=truncated),
+        "edges_out": atlas.ask("edges_from", rows, headline=EDGE_COLUMNS, warnings=truncated),
+        "wiring": atlas.ask("neuron_wiring", rows),
+        "pruning": atlas.ask("neuron_pruning", of),
+        "impacts": atlas.ask("neuron_impacts", of),
+    }
+    atlas.fetch([about, *parts.values()])
+    if not about.rows():
+        raise InputError(f"neuron {found} is not in {atlas.name}, which lists only some neurons; choose another")
+    lacks = tuple(f"no table {t} in {atlas.name}" for t in sorted(atlas.missing & _SHOWN))
+    return Card(id=found, about=about.rows()[0], **parts, notes=truncated + lacks)
 
 
 _SHOWN = {

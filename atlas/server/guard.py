@@ -123,7 +123,7 @@ class Guard:
         origin = headers.get("origin", "")
         if not origin or not self._origins & {origin, "*"}:
             return {}
-        exposed = "etag, location, retry-after, content-disposition"
+        exposed = "etag, location, retry-after, content-disposition, x-atlas-warnings"
         return {"access-control-allow-origin": origin, "access-control-expose-headers": exposed, "vary": "origin"}
 
     def _known_host(self, headers: Headers) -> None:

@@ -60,13 +60,13 @@ def jobs_of(server: Server) -> Jobs:
 
 
 def submit(server: Server, kind: str, request: dict[str, Any], *, owner: str | None, model: Path | None = None) -> Job:
-    """Queue a job, of the folder `model` or without one; Refusal (429) when too many wait."""
+    """Queue a job, of the folder `model` or without one; Refusal (503) when too many wait."""
     jobs = jobs_of(server)
     environment = replace(jobs.environment, model=None if model is None else str(model))
     try:
         return jobs.submit(kind, request, owner=owner, environment=environment)
     except ResourceError as error:
-        raise Refusal(429, str(error), headers={"retry-after": "10"}) from error
+        raise Refusal(503, str(error), headers={"retry-after": "10"}) from error
 
 
 async def outcome(server: Server, job: Job, patience: Patience) -> Any:

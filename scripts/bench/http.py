@@ -31,7 +31,7 @@ import psutil
 
 import atlas
 
-WORKING_SET = 64
+WORKING_SET = 16
 CONNECTIONS = (1, 32)
 
 

@@ -45,6 +45,17 @@ def test_a_reader_keeps_the_file_it_began_with_and_it_is_closed_after_the_last(f
     held.close()
 
 
+def test_a_file_that_nobody_reads_is_closed_when_it_is_replaced(file: Path, tmp_path: Path) -> None:
+    held = HeldAtlas(file)
+    with held.use() as old:
+        pass
+    os.replace(drawn(tmp_path), file)
+    with held.use() as newer, pytest.raises(StoreError, match="was closed"):
+        assert newer.layers == 5
+        old.cursor()
+    held.close()
+
+
 def test_many_that_come_at_once_open_a_new_file_once(file: Path, tmp_path: Path) -> None:
     held = HeldAtlas(file)
     os.replace(drawn(tmp_path), file)

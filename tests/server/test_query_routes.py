@@ -324,6 +324,18 @@ def test_another_atlas_of_the_folder_can_be_compared_with(
         assert served.client.get("/api/v1/diff", params={"b": name}).status_code == 400
 
 
+def test_questions_of_seconds_are_asked_one_at_a_time(small_server: Served) -> None:
+    alone = small_server.app.state.server.alone
+    with alone:
+        for path in ("/motifs", "/diff?b=small.duckdb"):
+            reply = small_server.client.get(f"/api/v1{path}")
+            assert (reply.status_code, reply.headers["retry-after"]) == (503, "10")
+    for _ in range(2):
+        assert small_server.client.get("/api/v1/motifs?null=1").status_code == 200
+        assert small_server.client.get("/api/v1/diff?b=small.duckdb").status_code == 200
+        assert small_server.client.get("/api/v1/motifs?neurons=9:9").status_code == 400
+
+
 def test_graphs_are_drawn_on_request(small_server: Served) -> None:
     for path, given in (
         ("/circuit", {"target": "L2/N7"}), ("/ego", {"neurons": "L1/N2"}), ("/clusters/1", {}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -26,6 +27,7 @@ from atlas.server.routes.questions import (
     chosen,
 )
 from atlas.server.routing import Routes
+from atlas.server.state import Server
 
 routes = Routes("circuits")
 
@@ -77,7 +79,7 @@ class Circuit(Asked):
     """Two ends; without a source, everything that feeds the target."""
 
     source: Ends | None = Field(None, description='Neurons, or "embedding: doctor".')
-    target: Ends = Field(description='Neurons, or "logit: she".', examples=[["L2/N12"]])
+    target: Ends = Field(description='Neurons, or "logit: she".', examples=[["layer:3"]])
     budget: float = Field(0.8, gt=0, le=1, description="Share of the influence to keep.")
     max_nodes: int = Field(200, ge=1, le=5000)
     min_count: Count = Field(1, description="Fewest observations of an edge.")
@@ -207,8 +209,12 @@ def graphs(atlas: Atlas, view: View, asked: Graphs) -> Answer:
 
 
 @routes.ask("/motifs", reply=Patterns)
-def motifs(atlas: Atlas, view: View, asked: Motifs) -> dict[str, Any]:
-    """Count small patterns among neurons against random graphs of the same degrees."""
+def motifs(atlas: Atlas, server: Server, view: View, stack: ExitStack, asked: Motifs) -> dict[str, Any]:
+    """Count small patterns among neurons against random graphs of the same degrees.
+
+    100 graphs of 20,000 edges take seconds. One such question runs at a time; another one gets 503 meanwhile.
+    """
+    server.go_alone(stack)
     found = atlas.motifs(
         chosen(asked.neurons), kind=asked.kind, null=asked.null, seed=asked.seed, min_count=asked.min_count,
         limit=view.rows(asked.limit),

@@ -68,15 +68,13 @@ def atlases(server: Server) -> list[Named]:
 def diff(atlas: Atlas, server: Server, view: View, stack: ExitStack, asked: Difference) -> Answer:
     """Tell what another atlas has that this one has not, and the other way round, neuron by neuron.
 
-    Both are read in full: seconds to minutes. One comparison runs at a time; another one gets 503 meanwhile.
+    Both are read in full: seconds to minutes. One such question runs at a time; another one gets 503 meanwhile.
     """
     from atlas.query.compare import DiffOptions
     from atlas.query.compare import diff as compare
     from atlas.store.connection import Limits
 
-    if not server.comparing.acquire(blocking=False):
-        raise Refusal(503, "a comparison is running", details="ask again later", headers={"retry-after": "10"})
-    stack.callback(server.comparing.release)
+    server.go_alone(stack)
     known = _known(server.settings)
     halves = (_named(known, asked.noise[0]), _named(known, asked.noise[1])) if asked.noise else None
     other = stack.enter_context(Atlas(_named(known, asked.b)))
