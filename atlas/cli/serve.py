@@ -28,6 +28,9 @@ _ATLAS = click.option("--atlas", "file", type=click.Path(path_type=Path), metava
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Jobs at a time.")
 @click.option("--also", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
               help="An atlas to compare with, besides those beside it; repeat.")  # fmt: skip
+@click.option("--memory", default="4GiB", show_default=True, metavar="SIZE", help="Of questions to the atlas.")
+@click.option("--sql-memory", default="2GiB", show_default=True, metavar="SIZE", help="Of one statement of /sql.")
+@click.option("--sql-seconds", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Of one statement.")
 @click.option("--require-token", is_flag=True, help="Also on this machine.")
 def serve(file: Path | None, models: tuple[Path, ...], **given: Any) -> None:
     """Answer over HTTP until Ctrl-C; http://127.0.0.1:5001/ lists the paths.

@@ -110,8 +110,8 @@ def curl(call: Call, address: str = ADDRESS) -> str:
 
 
 def endpoint_table(document: dict[str, Any]) -> str:
-    """Markdown: each endpoint, its name in the seed's document, what it answers."""
-    lines = ["| endpoint | seed's name | what it answers |", "|---|---|---|"]
+    """Markdown: each endpoint, its name in NeuronScope's documents, what it answers."""
+    lines = ["| endpoint | NeuronScope's name | what it answers |", "|---|---|---|"]
     for path, operations in document["paths"].items():
         if path.startswith(ENVELOPE):
             first = next(iter(operations.values()))

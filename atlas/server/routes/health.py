@@ -12,7 +12,7 @@ routes = Routes("health")
 
 
 class Health(BaseModel):
-    """The seed's two fields, and what is open."""
+    """NeuronScope's two fields, and what is open."""
 
     status: str = Field(examples=["healthy"])
     message: str = Field(examples=["NeuronScope API server is running"])

@@ -151,7 +151,7 @@ async def watch_job(server: Server, job_id: JobId, last_seen: LastSeen = None) -
 
 @routes.get("/events/export/{job_id}", reply=Response, forms=(EVENT_STREAM,), keep=False, statuses=(204, 404, 503))
 async def watch_export(server: Server, job_id: JobId, last_seen: LastSeen = None) -> Response:
-    """Watch an export: server-sent events with the fields of the seed's channel.
+    """Watch an export: server-sent events with the fields of miStudio's channel.
 
     `data` is `{"channel": "export/ID", "event": "progress", "data": {"progress", "stage", "feature_count"}}`, then
     `completed` with `{"output_path", "file_size"}`, `failed` with `{"error"}`, or `cancelled`.
