@@ -37,9 +37,11 @@ def serve(file: Path | None, models: tuple[Path, ...], **given: Any) -> None:
 
     Long work is done as jobs, which survive a restart. Once there are tokens, every request needs one.
     """
+    from atlas.cli.edges import parse_size
     from atlas.server.run import serve as run
     from atlas.server.settings import Settings
 
+    given |= {name: f"{max(parse_size(given[name]) >> 20, 1)}MiB" for name in ("memory", "sql_memory")}
     settings = Settings(find_atlas(file), models, **given)
     run(settings, started=lambda address: click.echo(f"{address}  {settings.atlas}", err=True))
 

@@ -115,6 +115,7 @@ def test_a_port_in_use_is_one_line_and_the_port_may_come_from_the_environment(fi
     [
         (["--port", "70000"], "70000 is not in the range"),
         (["--rate", "often"], 'write it as "600/minute"'),
+        (["--memory", "much"], "cannot read a size"),
         (["--allow-origin", "page.example"], "names no origin"),
         (["--host", "no.such.host.invalid", "--require-token"], "no.such.host.invalid"),
     ],
